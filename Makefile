@@ -1,0 +1,46 @@
+# Needs python 3.11 or later and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test quick lint benchmarks clean
+
+help:
+	@echo "make demo        install, train two models on the handwritten digits, compare them"
+	@echo "make ui          open the MLflow UI on the runs of the demo"
+	@echo "make test        the whole test suite"
+	@echo "make quick       the suite without the slow tests"
+	@echo "make lint        ruff and mypy"
+	@echo "make benchmarks  the benchmarks, against the hand-written loop"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/digits.py
+
+ui: $(INSTALLED)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+benchmarks: $(INSTALLED)
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/imports.py
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

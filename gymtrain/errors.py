@@ -1,0 +1,125 @@
+"""The exceptions of gymtrain.
+
+    GymtrainError
+    ├── SpecError (ValueError)                 a spec says something that cannot be meant
+    ├── DataError (ValueError)                 a dataset gave rows that cannot be trained on
+    ├── InputError (ValueError)                rows for predict or evaluate do not fit the training data
+    ├── TaskError (ValueError)                 the task has no such answer
+    ├── NotTrainedError (RuntimeError)         train() or load() comes first
+    ├── TrainingError (RuntimeError)           training could not go on
+    │   └── NonFiniteLossError                 the loss became NaN or infinite
+    ├── CallbackError (RuntimeError)           a callback raised
+    ├── BundleError (ValueError)               a file is not a bundle that can be trusted
+    ├── SaveError (RuntimeError)               a trainer cannot be written down
+    └── MissingDependencyError (ImportError)   an optional package is not installed
+
+Every message says where, what was got, what was expected and what to do. Errors of the operating system (a full disk,
+no permission) pass through as they are, with the path in them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class GymtrainError(Exception):
+    """Base of every error that gymtrain raises on purpose."""
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with a spec: where, and what to do about it."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class SpecError(GymtrainError, ValueError):
+    """A spec says something that cannot be meant; `faults` holds all that is wrong with it.
+
+    Example:
+        >>> raise SpecError([Fault("model.training.epochs", "got 0; expected an integer of at least 1")])
+        Traceback (most recent call last):
+        gymtrain.errors.SpecError: 1 problem in the spec:
+          model.training.epochs: got 0; expected an integer of at least 1
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = "1 problem" if len(self.faults) == 1 else f"{len(self.faults)} problems"
+        super().__init__("\n  ".join([f"{count} in the spec:", *map(str, self.faults)]))
+
+
+class DataError(GymtrainError, ValueError):
+    """A dataset gave rows that cannot be trained on."""
+
+
+class InputError(GymtrainError, ValueError):
+    """Rows given to `predict` or `evaluate` do not fit the data that the trainer was trained on."""
+
+
+class TaskError(GymtrainError, ValueError):
+    """The task has no such answer: a regression has no probabilities."""
+
+
+class NotTrainedError(GymtrainError, RuntimeError):
+    """A prediction was asked of a trainer that has learned nothing yet."""
+
+
+class TrainingError(GymtrainError, RuntimeError):
+    """Training could not go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite; nothing after that step could have been learned."""
+
+
+class CallbackError(GymtrainError, RuntimeError):
+    """A callback raised; the message names it and the hook, the cause is chained."""
+
+
+class BundleError(GymtrainError, ValueError):
+    """A file is not a bundle that can be trusted.
+
+    `reason` is a short code that programs can compare: `not_a_bundle`, `truncated`, `version`, `member_unexpected`,
+    `member_missing`, `digest`, `unknown_type` and the like; docs/bundle-format.md lists them all.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class SaveError(GymtrainError, RuntimeError):
+    """A trainer cannot be written down so that another process could read it."""
+
+
+class MissingDependencyError(GymtrainError, ImportError):
+    """A package that the spec asks for is not installed; the message has the command that installs it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest of the known names, or `""` when none is near.
+
+    Example:
+        >>> did_you_mean("batch_sise", ["batch_size", "epochs"])
+        "; did you mean 'batch_size'?"
+    """
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def some(items: Iterable[object], limit: int = 5) -> str:
+    """List the first few items by `repr` and count the rest, for messages that must stay short.
+
+    Example:
+        >>> some([1, 2, 3, 4], limit=2)
+        '1, 2 and 2 more'
+    """
+    listed = list(items)
+    shown = ", ".join(repr(item) for item in listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
