@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from gymtrain_trackers import Run, Tracker
+from gymtrain_trackers.conformance import Stored, TrackerConformance
+from gymtrain_trackers.history import HistoryTracker
+from gymtrain_trackers.images import decode_png
+from gymtrain_trackers.jsonl import JSONLinesTracker
+from gymtrain_trackers.mlflow import MLflowTracker
+from gymtrain_trackers.strict_json import as_text
+from gymtrain_trackers.tensorboard import TensorBoardTracker
+
+
+def texts(values):
+    return {key: as_text(value) for key, value in values.items()}
+
+
+class TestTheNullTracker(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> Tracker:
+        return Tracker()
+
+    def read(self, tracker: Tracker, run: Run) -> Stored:
+        return Stored()
+
+
+class TestHistory(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> HistoryTracker:
+        return HistoryTracker()
+
+    def read(self, tracker: HistoryTracker, run: Run) -> Stored:
+        return Stored(
+            params=texts(tracker.params),
+            tags=texts(tracker.tags),
+            metrics=tracker.metrics,
+            assets={name: path.read_bytes() for name, path in tracker.assets.items()},
+            images={key: image.shape for key, image in tracker.images.items()},
+            inputs={each.name: each.context for each in tracker.inputs},
+            status=tracker.status,
+        )
+
+
+class TestJSONLines(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> JSONLinesTracker:
+        return JSONLinesTracker()
+
+    def read(self, tracker: JSONLinesTracker, run: Run) -> Stored:
+        def refuse(constant: str) -> float:
+            raise AssertionError(f"{constant} is not strict JSON")
+
+        lines = (run.directory / "metrics.jsonl").read_text().splitlines()
+        params, tags, metrics, assets, inputs = {}, {}, {}, {}, {}
+        for entry in (json.loads(line, parse_constant=refuse) for line in lines):
+            match entry["kind"]:
+                case "params":
+                    params |= texts(entry["params"])
+                case "tags":
+                    tags |= texts(entry["tags"])
+                case "metric":
+                    metrics.setdefault(entry["key"], []).append((entry["step"], float(entry["value"])))
+                case "asset":
+                    assets[entry["name"]] = Path(entry["path"]).read_bytes()
+                case "input":
+                    inputs[entry["name"]] = entry["context"]
+        return Stored(params, tags, metrics, assets, None, inputs, entry["status"])
+
+
+class TestTensorBoard(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> TensorBoardTracker:
+        return TensorBoardTracker()
+
+    def read(self, tracker: TensorBoardTracker, run: Run) -> Stored:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.plugins.hparams import api_pb2, metadata
+
+        events = EventAccumulator(tracker.info()["directory"], size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+        events.Reload()
+
+        def hparams(tag):
+            return events.SummaryMetadata(tag).plugin_data.content
+
+        session = metadata.parse_session_start_info_plugin_data(hparams(metadata.SESSION_START_INFO_TAG))
+        outcome = metadata.parse_session_end_info_plugin_data(hparams(metadata.SESSION_END_INFO_TAG)).status
+        params = {key: str(getattr(value, value.WhichOneof("kind"))) for key, value in session.hparams.items()}
+        return Stored(
+            params=params,
+            tags=table(events, "tags"),
+            metrics={key: [(e.step, e.value) for e in events.Scalars(key)] for key in events.Tags()["scalars"]},
+            images={
+                (key, e.step): decode_png(e.encoded_image_string).shape
+                for key in events.Tags()["images"]
+                for e in events.Images(key)
+            },
+            # TensorBoard knows success and failure only.
+            status="FINISHED" if outcome == api_pb2.STATUS_SUCCESS else None,
+        )
+
+
+def table(events, tag):
+    if tag not in events.Tags()["tensors"]:
+        return {}
+    markdown = events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+    return dict(line.strip("| ").split(" | ", 1) for line in markdown.splitlines()[2:])
+
+
+class TestMLflow(TrackerConformance):
+    @pytest.fixture
+    def root(self, mlflow_root: Path) -> Path:
+        return mlflow_root
+
+    @pytest.fixture
+    def tracker(self, root: Path) -> MLflowTracker:
+        return MLflowTracker()
+
+    def read(self, tracker: MLflowTracker, run: Run) -> Stored:
+        from mlflow import MlflowClient
+
+        info = tracker.info()
+        client = MlflowClient(tracking_uri=info["tracking_uri"])
+        stored = client.get_run(info["run_id"])
+        artifacts = Path(unquote(stored.info.artifact_uri.removeprefix("file://")))
+        files = [path for path in artifacts.rglob("*") if path.is_file()]
+        images = {}
+        for path in files:
+            if path.parent.name == "images" and path.suffix == ".png":
+                name, _, step, *_ = path.name.split("+")
+                images[name, int(step)] = decode_png(path.read_bytes()).shape
+        return Stored(
+            params=stored.data.params,
+            tags=stored.data.tags,
+            metrics={
+                key: [(point.step, point.value) for point in client.get_metric_history(info["run_id"], key)]
+                for key in stored.data.metrics
+            },
+            assets={path.relative_to(artifacts).as_posix(): path.read_bytes() for path in files},
+            images=images,
+            inputs={each.dataset.name: each.tags[0].value for each in stored.inputs.dataset_inputs},
+            status=stored.info.status,
+        )
+
+
+def test_the_suite_fails_a_tracker_that_loses_points(tmp_path):
+    class Forgetful(HistoryTracker):
+        def log_metrics(self, metrics):
+            super().log_metrics(metrics[:1000])
+
+    run = Run.new(tmp_path)
+    suite = TestHistory()
+
+    with pytest.raises(AssertionError):
+        suite.test_metrics_are_stored_in_order(Forgetful(), run)
+
+
+def test_images_come_back_from_png_as_they_were():
+    from gymtrain_trackers.images import encode_png
+
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+
+    np.testing.assert_array_equal(decode_png(encode_png(image)), image)

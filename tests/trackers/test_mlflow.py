@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError, TrackingWarning
+from gymtrain_trackers.mlflow import MLflowTracker
+from gymtrain_trackers.mlflow_keys import KEY_CHARACTERS, Keys
+from gymtrain_trackers.mlflow_store import resolve, ui_command
+
+
+@pytest.fixture
+def run(mlflow_root):
+    return Run.new(mlflow_root, "digits", "mlp")
+
+
+@pytest.fixture
+def client(mlflow_root):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{mlflow_root}/mlflow.db")
+
+
+def ended(tracker, client):
+    tracker.end("FINISHED")
+    return client.get_run(tracker.info()["run_id"])
+
+
+def test_a_run_has_its_name_ids_and_source(run, client, mlflow_root):
+    tracker = MLflowTracker()
+    tracker.start(run)
+
+    stored = ended(tracker, client)
+
+    info = tracker.info()
+    assert stored.info.run_name == "mlp"
+    assert stored.info.start_time == int(run.started * 1000)
+    assert client.get_experiment(info["experiment_id"]).name == "digits"
+    assert stored.data.tags["gymtrain.run_id"] == run.id
+    assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type"} <= stored.data.tags.keys()
+    assert info["tracking_uri"] == f"sqlite:///{mlflow_root}/mlflow.db"
+    assert info["ui"] == f"mlflow ui --backend-store-uri 'sqlite:///{mlflow_root}/mlflow.db'"
+
+
+def test_artifacts_lie_beside_the_database_wherever_the_process_is(run, client, mlflow_root, tmp_path, monkeypatch):
+    asset = tmp_path / "model.zip"
+    asset.write_bytes(b"zip")
+    tracker = MLflowTracker()
+    tracker.start(run)
+    monkeypatch.chdir(tmp_path)
+
+    tracker.log_asset(asset, "bundle/model.zip")
+    stored = ended(tracker, client)
+
+    artifacts = Path(unquote(stored.info.artifact_uri.removeprefix("file://")))
+    assert artifacts.is_relative_to(mlflow_root / "mlartifacts")
+    assert (artifacts / "bundle" / "model.zip").read_bytes() == b"zip"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.zip"]
+
+
+def test_a_directory_is_an_asset_too(run, client, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "part").write_text("a")
+    tracker = MLflowTracker()
+    tracker.start(run)
+
+    tracker.log_asset(folder, "model")
+
+    assert [item.path for item in client.list_artifacts(ended(tracker, client).info.run_id, "model")] == ["model/part"]
+
+
+def test_the_environment_chooses_the_store(run, mlflow_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_root}/mlflow.db")
+    elsewhere = Run.new(tmp_path / "elsewhere", "digits", "from the environment")
+    tracker = MLflowTracker()
+
+    tracker.start(elsewhere)
+    tracker.end("FINISHED")
+
+    assert tracker.info()["tracking_uri"] == f"sqlite:///{mlflow_root}/mlflow.db"
+    assert not (tmp_path / "elsewhere" / "mlflow.db").exists()
+
+
+def test_the_argument_beats_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    monkeypatch.chdir(tmp_path)
+
+    tracker = MLflowTracker("sqlite:///runs/mlflow.db")
+
+    assert tracker._given_uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+def test_the_environment_of_the_process_is_left_alone(run):
+    before = dict(os.environ)
+    tracker = MLflowTracker()
+
+    tracker.start(run)
+    tracker.end("FINISHED")
+
+    changed = {key for key in before.keys() | os.environ.keys() if before.get(key) != os.environ.get(key)}
+    assert changed <= {"MLFLOW_DISABLE_TELEMETRY"}
+
+
+def test_the_active_run_of_the_user_is_left_alone(run, client):
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        with mlflow.start_run() as theirs:
+            with Recorder([MLflowTracker()], run) as recorder:
+                recorder.log_metrics({"loss": 1.0}, step=1)
+
+            assert mlflow.active_run().info.run_id == theirs.info.run_id
+            assert recorder.info()["mlflow"]["run_id"] != theirs.info.run_id
+        assert client.get_run(theirs.info.run_id).data.metrics == {}
+    finally:
+        mlflow.set_tracking_uri(uri)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.mark.parametrize("uri", ["file:./mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns"])
+def test_a_directory_is_refused_with_the_ways_out(uri):
+    with pytest.raises(
+        ArgumentError, match=r"is a directory, .*sqlite:////.*mlruns/mlflow\.db.*MLFLOW_ALLOW_FILE_STORE=true"
+    ):
+        MLflowTracker(uri)
+
+
+def test_a_directory_in_the_environment_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+
+    with pytest.raises(ArgumentError, match=r"MLFLOW_TRACKING_URI: 'file:\./mlruns' is a directory"):
+        MLflowTracker()
+
+
+def test_a_directory_is_taken_from_who_allows_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracker = MLflowTracker(str(tmp_path / "mlruns"))
+
+    tracker.start(Run.new(tmp_path, "digits", "mlp"))
+    tracker.end("FINISHED")
+
+    assert tracker.info()["artifact_uri"].startswith((tmp_path / "mlruns").as_uri())
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(uri):
+    with pytest.raises(ArgumentError, match=r"is a database in memory; expected sqlite:///path/to/mlflow\.db"):
+        MLflowTracker(uri)
+
+
+def test_where_artifacts_go_depends_on_the_store(tmp_path):
+    database = f"sqlite:///{tmp_path}/a/mlflow.db"
+
+    assert resolve(database, None, tmp_path).artifact_location == (tmp_path / "a" / "mlartifacts").as_uri()
+    assert resolve("postgresql://db/x", None, tmp_path).artifact_location == (tmp_path / "mlartifacts").as_uri()
+    assert resolve("http://localhost:5000", None, tmp_path).artifact_location is None
+    assert resolve(database, "s3://bucket/x", tmp_path).artifact_location == "s3://bucket/x"
+
+
+def test_the_ui_of_a_server_is_the_page_of_the_run():
+    page = ui_command("http://me:secret@localhost:5000/", "3", "abc")
+
+    assert page == "http://me:***@localhost:5000/#/experiments/3/runs/abc"
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(mlflow_root, client):
+    experiment = client.create_experiment("deleted")
+    client.delete_experiment(experiment)
+
+    with pytest.raises(
+        TrackerError, match=rf"the experiment 'deleted' .* was deleted; .* --experiment-id {experiment}"
+    ):
+        MLflowTracker().start(Run.new(mlflow_root, "deleted", "mlp"))
+
+
+def test_long_params_are_shortened_and_named_once(run, client, caplog):
+    tracker = MLflowTracker()
+    tracker.start(run)
+
+    with caplog.at_level(logging.WARNING, logger="gymtrain_trackers"):
+        tracker.log_params({"long": "x" * 6001, "longer": "y" * 7000, "short": "z" * 6000})
+
+    params = ended(tracker, client).data.params
+    ours = [record.getMessage() for record in caplog.records if record.name == "gymtrain_trackers.mlflow"]
+    assert ours == ["params longer than the 6000 characters that MLflow holds were shortened: ['long', 'longer']"]
+    assert {key: len(value) for key, value in params.items()} == {"long": 6000, "longer": 6000, "short": 6000}
+    assert "...sha256:e12d" in params["long"]
+
+
+def test_more_params_and_tags_than_fit_one_request_are_stored(run, client):
+    tracker = MLflowTracker()
+    tracker.start(run)
+
+    tracker.log_params({f"p/{index}": index for index in range(250)})
+    tracker.log_tags({f"t/{index}": index for index in range(250)})
+
+    data = ended(tracker, client).data
+    assert [data.params[f"p/{index}"] for index in range(250)] == [str(index) for index in range(250)]
+    assert [data.tags[f"t/{index}"] for index in range(250)] == [str(index) for index in range(250)]
+
+
+def test_values_that_are_not_finite_are_counted_and_not_sent(run, client):
+    tracker = MLflowTracker()
+    tracker.start(run)
+
+    tracker.log_metrics(
+        [Metric("loss", float(value), step, time.time()) for step, value in enumerate(["1", "nan", "inf"])]
+    )
+    tracker.log_metric("loss", float("-inf"), step=4)
+
+    stored = ended(tracker, client)
+    assert [point.value for point in client.get_metric_history(stored.info.run_id, "loss")] == [1.0]
+    assert stored.data.tags["gymtrain.nonfinite"] == "3"
+
+
+def test_a_param_that_changes_is_noted_and_costs_nothing_else(run, client):
+    tracker = MLflowTracker()
+    tracker.start(run)
+    tracker.log_params({"epochs": 10, "lr": 0.1})
+
+    tracker.log_params({"epochs": 20, "lr": 0.1, "seed": 0})
+
+    data = ended(tracker, client).data
+    assert data.params == {"epochs": "10", "lr": "0.1", "seed": "0"}
+    assert data.tags["gymtrain.param_drift"] == '{"epochs": ["10", "20"]}'
+
+
+def test_a_key_that_is_cut_stays_unique():
+    keys = Keys()
+
+    names = {keys["a" * 249 + "/" * 9 + ending] for ending in ("bb", "cc")}
+
+    assert len(names) == 2
+    assert max(map(len, names)) <= KEY_CHARACTERS
+
+
+def test_a_recorder_brings_everything_to_the_store(run, client):
+    recorder = Recorder([MLflowTracker()], run, on_error="raise")
+
+    def train():
+        with recorder:
+            recorder.log_params({"lr": 0.1})
+            recorder.log_metrics({"train/loss": 0.5}, step=1)
+            raise RuntimeError("diverged")
+
+    with pytest.raises(RuntimeError, match="diverged"):
+        train()
+
+    info = recorder.info()["mlflow"]
+    stored = client.get_run(info["run_id"])
+    assert info["status"] == "ok"
+    assert stored.info.status == "FAILED"
+    assert stored.data.params == {"lr": "0.1"}
+    assert stored.data.metrics == {"train/loss": 0.5}
+    assert stored.data.tags["gymtrain.error"] == "RuntimeError: diverged"
+    assert [item.path for item in client.list_artifacts(info["run_id"])] == ["error.txt"]
+
+
+def test_a_store_that_cannot_be_opened_does_not_stop_the_caller(tmp_path):
+    (tmp_path / "file").touch()
+    tracker = MLflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+    with (
+        pytest.warns(TrackingWarning, match="tracker 'mlflow': start raised"),
+        Recorder([tracker], Run.new(tmp_path, "digits", "mlp")) as recorder,
+    ):
+        recorder.log_metrics({"loss": 1.0}, step=1)
+
+    assert recorder.info()["mlflow"]["status"] == "degraded"
+
+
+STARTS_TOGETHER = """
+import sys, time
+from pathlib import Path
+from gymtrain_trackers import Run
+from gymtrain_trackers.mlflow import MLflowTracker
+import mlflow
+root, name = Path(sys.argv[1]), sys.argv[2]
+(root / f"{name}.ready").touch()
+while len(list(root.glob("*.ready"))) < 3:
+    time.sleep(0.001)
+tracker = MLflowTracker()
+tracker.start(Run.new(root, "sweep", name))
+tracker.log_metric("loss", 1.0, step=1)
+tracker.end("FINISHED")
+"""
+
+
+@pytest.mark.slow
+def test_three_processes_may_create_one_store_together(tmp_path):
+    from mlflow import MlflowClient
+
+    children = [
+        subprocess.Popen([sys.executable, "-c", STARTS_TOGETHER, tmp_path, name], stderr=subprocess.PIPE, text=True)
+        for name in ("a", "b", "c")
+    ]
+    errors = [child.communicate(timeout=240)[1] for child in children]
+
+    assert [child.returncode for child in children] == [0, 0, 0], errors
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("sweep")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["a", "b", "c"]
+    assert {run.info.status for run in runs} == {"FINISHED"}

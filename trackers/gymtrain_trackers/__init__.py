@@ -1,0 +1,42 @@
+"""One tracker API over MLflow, TensorBoard and others.
+
+    from gymtrain_trackers import Recorder, Run, load
+
+    with Recorder([load("mlflow"), load("tensorboard")], Run.new("runs", "digits", "mlp")) as recorder:
+        recorder.log_params({"lr": 0.1})
+        for epoch in range(1, 11):
+            recorder.log_metrics({"train/loss": 1 / epoch}, step=epoch)
+
+Calls on a `Recorder` go to a journal on disk and return; a thread of its own tells the trackers. A `Tracker` stores
+runs in one kind of store; write your own by subclassing it, name it with `register`, and check it with
+`gymtrain_trackers.conformance.TrackerConformance`.
+"""
+
+from __future__ import annotations
+
+from .errors import ArgumentError, MissingPackageError, TrackerError, TrackingWarning
+from .group import Group
+from .journal import read_journal
+from .recorder import Recorder
+from .registry import load, register, tracker_class, tracker_names
+from .run import DatasetInput, Metric, Run, Status
+from .tracker import Tracker
+
+__all__ = [
+    "ArgumentError",
+    "DatasetInput",
+    "Group",
+    "Metric",
+    "MissingPackageError",
+    "Recorder",
+    "Run",
+    "Status",
+    "Tracker",
+    "TrackerError",
+    "TrackingWarning",
+    "load",
+    "read_journal",
+    "register",
+    "tracker_class",
+    "tracker_names",
+]

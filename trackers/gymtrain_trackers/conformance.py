@@ -1,0 +1,205 @@
+"""The tests that every tracker must pass; third parties run them against their own.
+
+    class TestMyTracker(TrackerConformance):
+        @pytest.fixture
+        def tracker(self, tmp_path):
+            return MyTracker(tmp_path)
+
+        def read(self, tracker, run):
+            return Stored(params=..., metrics=..., status=...)
+
+`read` is called after `end` and asks the store itself, not the tracker's memory. A field of `Stored` that is None
+says that the tracker does not keep such things; the tests that are about them are then skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from .run import DatasetInput, Metric, Run, Status
+from .strict_json import dumps
+from .tracker import Tracker
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a store holds of one run; None where it does not hold such things.
+
+    Args:
+        params: Text by key; a value that was logged as a string is that string.
+        tags: The same; there may be more than were logged.
+        metrics: `(step, value)` by key, in the order of the steps.
+        assets: The content of each file by its name.
+        images: The shape by `(name, step)`; the name may be rewritten but not the last part of it.
+        inputs: The context by name of the data.
+        status: What `end` was given.
+    """
+
+    params: Mapping[str, str] | None = None
+    tags: Mapping[str, str] | None = None
+    metrics: Mapping[str, list[tuple[int, float]]] | None = None
+    assets: Mapping[str, bytes] | None = None
+    images: Mapping[tuple[str, int], tuple[int, ...]] | None = None
+    inputs: Mapping[str, str] | None = None
+    status: Status | None = None
+
+
+class TrackerConformance:
+    """Subclass it, override `tracker` and `read`, and `root` if runs of one store should share it."""
+
+    @pytest.fixture
+    def tracker(self) -> Tracker:
+        """Return a new tracker that was not started."""
+        raise NotImplementedError("override the fixture `tracker`")
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Return the root directory of the runs."""
+        return tmp_path
+
+    @pytest.fixture
+    def run(self, root: Path) -> Run:
+        """Return a new run."""
+        run = Run.new(root, "conformance", "a run")
+        run.directory.mkdir(parents=True)
+        return run
+
+    def read(self, tracker: Tracker, run: Run) -> Stored:
+        """Return what the store holds of the run, after `end`."""
+        raise NotImplementedError("override `read`")
+
+    def test_params_and_tags_are_stored(self, tracker: Tracker, run: Run) -> None:
+        """Several calls add up; strings stay as they are; a later tag replaces an earlier one."""
+        tracker.start(run)
+        tracker.log_params({"model/type": "mlp", "training/lr": 0.1})
+        tracker.log_param("unicode", "größe 中")
+        tracker.log_tags({"team": "a"})
+        tracker.log_tag("team", "b")
+        tracker.end("FINISHED")
+        stored = self.read(tracker, run)
+        params, tags = _kept(stored.params), _kept(stored.tags)
+        assert params["model/type"] == "mlp"
+        assert float(params["training/lr"]) == 0.1
+        assert params["unicode"] == "größe 中"
+        assert tags["team"] == "b"
+
+    def test_params_of_every_json_type_are_taken(self, tracker: Tracker, run: Run) -> None:
+        """None, booleans, lists, dicts and long texts are no reason to fail."""
+        values = {
+            "none": None,
+            "bool": True,
+            "list": [1, "a"],
+            "dict": {"a": 1},
+            "long": "x" * 10_000,
+            "nan": float("nan"),
+        }
+        tracker.start(run)
+        tracker.log_params(values)
+        tracker.end("FINISHED")
+        assert set(_kept(self.read(tracker, run).params)) == set(values)
+
+    def test_metrics_are_stored_in_order(self, tracker: Tracker, run: Run) -> None:
+        """More points than fit one request of any store; two keys on axes of their own."""
+        steps = range(1, 1502)
+        tracker.start(run)
+        tracker.log_metrics([Metric("batch/loss", 1 / step, step, run.started + step) for step in steps])
+        tracker.log_metric("val/loss", 0.5, step=1)
+        tracker.log_metric("val/loss", 0.25, step=2)
+        tracker.end("FINISHED")
+        metrics = _kept(self.read(tracker, run).metrics)
+        assert [step for step, _ in metrics["batch/loss"]] == list(steps)
+        assert [value for _, value in metrics["batch/loss"]] == pytest.approx([1 / step for step in steps])
+        assert metrics["val/loss"] == [(1, 0.5), (2, 0.25)]
+
+    def test_metrics_that_are_not_finite_do_not_hurt_the_others(self, tracker: Tracker, run: Run) -> None:
+        """A store may leave them out, but not fail, and not turn them into numbers."""
+        tracker.start(run)
+        tracker.log_metrics(
+            [Metric("loss", float(value), step, run.started) for step, value in enumerate(("1", "nan", "inf"))]
+        )
+        tracker.end("FINISHED")
+        points = _kept(self.read(tracker, run).metrics)["loss"]
+        assert points[0] == (0, 1.0)
+        assert all(abs(value) < 1e30 or value in (float("inf"),) or value != value for _, value in points)
+
+    def test_keys_with_any_character_are_taken(self, tracker: Tracker, run: Run) -> None:
+        """The names may be rewritten; keys that differ stay apart."""
+        keys = ["layer[0]", "layer(0)", "/leading", "a//b", "../up", "acc %", "k" * 300, "k" * 301]
+        tracker.start(run)
+        tracker.log_params(dict.fromkeys(keys, "1"))
+        tracker.log_tags(dict.fromkeys(keys, "1"))
+        tracker.log_metrics([Metric(key, 1.0, 1, run.started) for key in keys])
+        tracker.end("FINISHED")
+        stored = self.read(tracker, run)
+        assert stored.params is None or len(stored.params) == len(keys)
+        assert len(_kept(stored.metrics)) == len(keys)
+
+    def test_assets_keep_their_name_and_content(self, tracker: Tracker, run: Run) -> None:
+        """The name, its folder included, counts; not the name of the file it came from."""
+        path = run.directory / "temporary.bin"
+        path.write_bytes(b"\x00\x01")
+        tracker.start(run)
+        tracker.log_asset(path, "model/final.bin")
+        tracker.log_asset(path, "temporary.bin")
+        tracker.end("FINISHED")
+        assets = _kept(self.read(tracker, run).assets)
+        assert assets == {"model/final.bin": b"\x00\x01", "temporary.bin": b"\x00\x01"}
+
+    def test_images_keep_their_shape(self, tracker: Tracker, run: Run) -> None:
+        """Grey and coloured."""
+        import numpy as np
+
+        tracker.start(run)
+        tracker.log_image(np.zeros((4, 6), np.uint8), "grey", 1)
+        tracker.log_image(np.zeros((4, 6, 3), np.uint8), "colour", 2)
+        tracker.end("FINISHED")
+        images = _kept(self.read(tracker, run).images)
+        assert images["grey", 1][:2] == (4, 6)
+        assert images["colour", 2][:2] == (4, 6)
+
+    def test_figures_are_stored_as_images(self, tracker: Tracker, run: Run) -> None:
+        """At the size of the figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(2, 1), dpi=50)
+        figure.subplots().plot([1, 2])
+        tracker.start(run)
+        tracker.log_figure(figure, "curve", 3)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).images)["curve", 3][:2] == (50, 100)
+
+    def test_inputs_are_stored(self, tracker: Tracker, run: Run) -> None:
+        """Each with what it was used for."""
+        tracker.start(run)
+        tracker.log_inputs([DatasetInput("digits", "a" * 36, "training", {"type": "digits"}, {}, {"rows": 10})])
+        tracker.log_inputs([DatasetInput("digits test", "b", "test")])
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).inputs) == {"digits": "training", "digits test": "test"}
+
+    @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+    def test_the_status_is_the_one_given_at_the_end(self, tracker: Tracker, run: Run, status: Status) -> None:
+        """Also for a run that logged nothing."""
+        tracker.start(run)
+        tracker.end(status)
+        assert _kept(self.read(tracker, run).status) == status
+
+    def test_info_is_json_and_does_not_change_at_the_end(self, tracker: Tracker, run: Run) -> None:
+        """Callers keep what they were told at the start."""
+        tracker.start(run)
+        before = tracker.info()
+        tracker.end("FINISHED")
+        assert tracker.info() == before
+        assert dumps(before).startswith("{")
+
+
+def _kept(field: T | None) -> T:
+    if field is None:
+        pytest.skip("the tracker does not keep these")
+    return field

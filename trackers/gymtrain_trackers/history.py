@@ -1,0 +1,71 @@
+# ruff: noqa: D102  (what the methods do is said in Tracker)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .run import DatasetInput, Metric, Run, Status
+from .tracker import Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class HistoryTracker(Tracker):
+    """Keeps everything in memory, for notebooks and tests.
+
+    Attributes:
+        run: The run, or None before `start`.
+        params: The last value by key.
+        tags: The last value by key.
+        metrics: Lists of `(step, value)` by key, in the order in which they came.
+        assets: The path by name.
+        images: The uint8 array by `(name, step)`.
+        inputs: The data of the run.
+        status: None before `end`.
+
+    Example:
+        >>> history = HistoryTracker()
+        >>> history.log_metric("train/loss", 0.5, step=1)
+        >>> history.metrics
+        {'train/loss': [(1, 0.5)]}
+    """
+
+    name = "history"
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.params: dict[str, Any] = {}
+        self.tags: dict[str, Any] = {}
+        self.metrics: dict[str, list[tuple[int, float]]] = {}
+        self.assets: dict[str, Path] = {}
+        self.images: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self.inputs: list[DatasetInput] = []
+        self.status: Status | None = None
+
+    def start(self, run: Run) -> None:
+        self.run = run
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self.params.update(params)
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        self.tags.update(tags)
+
+    def log_metrics(self, metrics: Sequence[Metric]) -> None:
+        for metric in metrics:
+            self.metrics.setdefault(metric.key, []).append((metric.step, metric.value))
+
+    def log_asset(self, path: Path, name: str) -> None:
+        self.assets[name] = path
+
+    def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
+        self.images[name, step] = image
+
+    def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
+        self.inputs.extend(inputs)
+
+    def end(self, status: Status) -> None:
+        self.status = status

@@ -1,0 +1,78 @@
+# ruff: noqa: D102  (what the methods do is said in Tracker)
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import ArgumentError
+from .run import JSON, DatasetInput, Metric, Run, Status
+from .strict_json import dumps, plain
+from .tracker import Tracker
+
+
+class JSONLinesTracker(Tracker):
+    """Appends one strict JSON object per line to a file, for other programs to read.
+
+    Each object has a `kind`: `start`, `params`, `tags`, `metric`, `asset`, `input` or `end`. A value that is not finite
+    is the string `NaN`, `Infinity` or `-Infinity`. Images are left out.
+
+    Args:
+        path: The file; None means `metrics.jsonl` in the directory of the run. A relative path is taken from the
+            working directory at construction.
+
+    Raises:
+        ArgumentError: the path is a directory.
+
+    Example:
+        >>> JSONLinesTracker("/tmp")
+        Traceback (most recent call last):
+        gymtrain_trackers.errors.ArgumentError: jsonl path: '/tmp' is a directory; expected the path of a file
+    """
+
+    name = "jsonl"
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = None if path is None else Path(path).absolute()
+        if self._path is not None and self._path.is_dir():
+            raise ArgumentError(f"jsonl path: {path!r} is a directory; expected the path of a file")
+        self._file: IO[str] | None = None
+
+    def start(self, run: Run) -> None:
+        if self._path is None:
+            self._path = run.directory / "metrics.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._write(
+            {"kind": "start", "run_id": run.id, "experiment": run.experiment, "name": run.name, "time": run.started}
+        )
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self._write({"kind": "params", "params": params})
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        self._write({"kind": "tags", "tags": tags})
+
+    def log_metrics(self, metrics: Sequence[Metric]) -> None:
+        self._write(*({"kind": "metric", **metric._asdict()} for metric in metrics))
+
+    def log_asset(self, path: Path, name: str) -> None:
+        self._write({"kind": "asset", "name": name, "path": path})
+
+    def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
+        self._write(*({"kind": "input", **asdict(each)} for each in inputs))
+
+    def end(self, status: Status) -> None:
+        self._write({"kind": "end", "status": status})
+        if self._file is not None:
+            self._file.close()
+
+    def info(self) -> dict[str, JSON]:
+        return {"path": plain(self._path), "ui": f"tail -f {shlex.quote(str(self._path))}"}
+
+    def _write(self, *objects: Mapping[str, Any]) -> None:
+        assert self._file is not None, "start() comes first"
+        self._file.writelines(dumps(each) + "\n" for each in objects)
+        self._file.flush()

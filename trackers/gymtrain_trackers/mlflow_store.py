@@ -1,0 +1,184 @@
+"""Where an MLflow store is, and opening it safely beside other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import ArgumentError, TrackerError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+OPEN_ATTEMPTS = 5
+LOCK_SECONDS = 120
+
+
+class Store(NamedTuple):
+    """The address of a store; `artifact_location` None leaves the choice to the server."""
+
+    tracking_uri: str
+    artifact_location: str | None
+
+
+def checked_uri(uri: str | None, origin: str) -> str | None:
+    """Return a tracking URI whose meaning does not depend on the working directory; None or "" gives None.
+
+    Raises:
+        ArgumentError: it names a directory (MLflow refuses those) or a database in memory.
+
+    Example:
+        >>> checked_uri("file:./mlruns", "tracking_uri")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        gymtrain_trackers.errors.ArgumentError: tracking_uri: 'file:./mlruns' is a directory, ...
+    """
+    if not uri:
+        return None
+    scheme = urlsplit(uri).scheme
+    if scheme.startswith("sqlite"):
+        database = sqlite_path(uri)
+        if database is None:
+            raise ArgumentError(f"{origin}: {uri!r} is a database in memory; expected sqlite:///path/to/mlflow.db")
+        _, mark, options = uri.partition("?")
+        return f"{scheme}:///{database}{mark}{options}"
+    if scheme in ("", "file") and not uri.startswith("databricks"):
+        if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+            raise ArgumentError(
+                f"{origin}: {uri!r} is a directory, which MLflow refuses since it stores runs in databases; give "
+                f"sqlite:///{Path(urlsplit(uri).path).absolute() / 'mlflow.db'} (`mlflow migrate-filestore` moves old "
+                "runs into it) or set the environment variable MLFLOW_ALLOW_FILE_STORE=true"
+            )
+        return uri if scheme else Path(uri).absolute().as_uri()
+    return uri
+
+
+def resolve(uri: str | None, artifact_location: str | None, root: Path) -> Store:
+    """Return where runs go; artifacts go beside the database unless somebody else decides."""
+    uri = uri or f"sqlite:///{root / 'mlflow.db'}"
+    if artifact_location is None and urlsplit(uri).scheme.partition("+")[0] in DATABASES:
+        artifact_location = str((sqlite_path(uri) or root / "mlflow.db").parent / "mlartifacts")
+    if artifact_location is not None and "://" not in artifact_location:
+        artifact_location = Path(artifact_location).as_uri()
+    return Store(uri, artifact_location)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the absolute path of the database file, or None if the URI names none."""
+    scheme, _, rest = uri.partition(":///")
+    path = rest.partition("?")[0]
+    return Path(path).absolute() if scheme.startswith("sqlite") and path not in ("", ":memory:") else None
+
+
+def import_mlflow() -> None:
+    """Import MLflow with its telemetry off, unless the user turned it on, and without its chatter about new tables."""
+    # Read by the import; whoever wants telemetry sets it to "false".
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow  # noqa: F401
+
+    for name in ("mlflow.store.db.utils", "alembic"):
+        quiet = logging.getLogger(name)
+        if quiet.level in (logging.NOTSET, logging.INFO):
+            quiet.setLevel(logging.WARNING)
+
+
+def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
+    """Return a client and the id of the experiment, creating whatever is not there yet.
+
+    Raises:
+        TrackerError: the experiment was deleted.
+    """
+    import_mlflow()
+    from mlflow import MlflowClient
+
+    if store.artifact_location is not None and store.artifact_location.startswith("file:"):
+        from mlflow.utils.file_utils import local_file_uri_to_path
+
+        Path(local_file_uri_to_path(store.artifact_location)).mkdir(parents=True, exist_ok=True)
+    database = sqlite_path(store.tracking_uri)
+    if database is None:
+        client = MlflowClient(tracking_uri=store.tracking_uri)
+        return client, _experiment_id(client, experiment, store)
+    with _alone(database):
+        client = _first_contact(store.tracking_uri)
+        return client, _experiment_id(client, experiment, store)
+
+
+@contextlib.contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    # MLflow creates the tables of a new database without a lock: of processes that start together, all but one die
+    # with "duplicate column name".
+    from filelock import FileLock
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+        yield
+
+
+def _first_contact(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for attempt in range(1, OPEN_ATTEMPTS + 1):
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            client.get_experiment_by_name("Default")
+            return client
+        except (MlflowException, SQLAlchemyError) as error:
+            # Programs that know nothing of our lock (`mlflow ui`) may be creating the same tables.
+            if attempt == OPEN_ATTEMPTS:
+                raise
+            logger.info("opening %s failed (%s); trying again", uri, error)
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _experiment_id(client: MlflowClient, name: str, store: Store) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=store.artifact_location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment.lifecycle_stage == "deleted":
+        raise TrackerError(
+            f"the experiment {name!r} in {without_password(store.tracking_uri)} was deleted; choose another name or "
+            f"restore it: MLFLOW_TRACKING_URI={shlex.quote(without_password(store.tracking_uri))} "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    return str(experiment.experiment_id)
+
+
+def ui_command(uri: str, experiment_id: str, run_id: str) -> str:
+    """Return the shell command that shows the store, or for a server the address of the run's page."""
+    if urlsplit(uri).scheme in ("http", "https"):
+        return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def without_password(uri: str) -> str:
+    """Return the URI with `***` for its password, so that it may be shown and stored.
+
+    Example:
+        >>> without_password("postgresql://me:secret@db:5432/mlflow")
+        'postgresql://me:***@db:5432/mlflow'
+    """
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))

@@ -1,0 +1,121 @@
+"""What is told to a tracker: a run, its metrics, the data that went in."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from .errors import ArgumentError
+
+JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
+Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution that is tracked.
+
+    Args:
+        id: 32 hexadecimal digits, the same in every tracker.
+        experiment: Name under which runs are compared.
+        name: What people call this run; need not be unique.
+        root: Absolute directory of all runs.
+        directory: Absolute directory of this run alone.
+        started: Unix time in seconds.
+
+    Raises:
+        ArgumentError: a path is relative (it would mean another place after a `chdir`), or a name is empty.
+
+    Example:
+        >>> run = Run.new("/tmp/runs", "digits", "mlp")
+        >>> run.directory == Path("/tmp/runs/digits") / f"mlp-{run.id[:8]}"
+        True
+    """
+
+    id: str
+    experiment: str
+    name: str
+    root: Path
+    directory: Path
+    started: float
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{32}", self.id):
+            raise ArgumentError(f"run.id: got {self.id!r}; expected 32 hexadecimal digits (uuid.uuid4().hex)")
+        for what in ("root", "directory"):
+            path = getattr(self, what)
+            if not path.is_absolute():
+                raise ArgumentError(f"run.{what}: got {str(path)!r}; expected an absolute path")
+        for what in ("experiment", "name"):
+            if not getattr(self, what):
+                raise ArgumentError(f"run.{what}: got an empty string; expected a name")
+
+    @classmethod
+    def new(cls, root: str | Path = "runs", experiment: str = "default", name: str = "run") -> Run:
+        """Return a run that starts now, with an id and a directory of its own below `root`."""
+        id = uuid.uuid4().hex
+        base = Path(root).absolute()
+        return cls(
+            id, experiment, name, base, base / path_part(experiment) / f"{path_part(name)}-{id[:8]}", time.time()
+        )
+
+
+class Metric(NamedTuple):
+    """One point of a curve: `value` may be NaN or infinite, `timestamp` is unix time in seconds."""
+
+    key: str
+    value: float
+    step: int
+    timestamp: float
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """Data that a run used.
+
+    Args:
+        name: What people call the data.
+        digest: At most 36 characters that differ when the data differ.
+        context: What the data were used for.
+        source: Where the data came from, JSON-able.
+        schema: Names and types of the columns, JSON-able.
+        profile: Counts and the like, JSON-able.
+
+    Raises:
+        ArgumentError: the digest is empty or too long, or the context is none of the three.
+
+    Example:
+        >>> DatasetInput("digits", "9584c58f", "training").context
+        'training'
+    """
+
+    name: str
+    digest: str
+    context: Literal["training", "validation", "test"]
+    source: Mapping[str, object] = field(default_factory=dict)
+    schema: Mapping[str, object] = field(default_factory=dict)
+    profile: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.digest) <= 36:
+            raise ArgumentError(f"digest of {self.name!r}: got {self.digest!r}; expected 1 to 36 characters")
+        if self.context not in ("training", "validation", "test"):
+            raise ArgumentError(
+                f"context of {self.name!r}: got {self.context!r}; expected 'training', 'validation' or 'test'"
+            )
+
+
+def path_part(name: str) -> str:
+    """Return `name` as one part of a path that every file system takes.
+
+    Example:
+        >>> path_part("team/digits: best?"), path_part("..")
+        ('team_digits_ best_', '_')
+    """
+    part = re.sub(r"[^\w .+=@-]", "_", name).strip(" ")[:120].rstrip(" ")
+    return "_" if part.strip(".") == "" else part

@@ -1,0 +1,180 @@
+# ruff: noqa: D102  (what the methods do is said in Tracker)
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArgumentError
+from .images import encode_png
+from .run import JSON, Metric, Run, Status, path_part
+from .strict_json import as_text
+from .tracker import Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TensorBoardTracker(Tracker):
+    """Writes one event file per run, in `<directory>/<experiment>/<run name>-<first 8 characters of the run id>`.
+
+    Params become the HParams of the run (TensorBoard has one set per run: those that came before the first metric) and,
+    like tags, a table under Text. Assets and inputs have no place in TensorBoard.
+
+    Args:
+        directory: What is given to `tensorboard --logdir`; None means `tensorboard` in the root of the run. A relative
+            path is taken from the working directory at construction.
+
+    Raises:
+        ArgumentError: the directory is a file.
+
+    Example:
+        >>> TensorBoardTracker("/dev/null")
+        Traceback (most recent call last):
+        gymtrain_trackers.errors.ArgumentError: tensorboard directory: '/dev/null' is a file; expected a directory
+    """
+
+    name = "tensorboard"
+    requires = ("tensorboard>=2.21",)
+
+    def __init__(self, directory: str | None = None) -> None:
+        self._logdir = None if directory is None else Path(directory).absolute()
+        if self._logdir is not None and self._logdir.exists() and not self._logdir.is_dir():
+            raise ArgumentError(f"tensorboard directory: {directory!r} is a file; expected a directory")
+        self._params: dict[str, Any] = {}
+        self._tables: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
+        self._changed: set[str] = set()
+        self._has_session = False
+        self._started = 0.0
+        self._directory: Path
+        self._writer: Any
+
+    def prepare(self) -> None:
+        import tensorboard.summary.writer.event_file_writer  # noqa: F401
+
+    def start(self, run: Run) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._logdir = self._logdir or run.root / "tensorboard"
+        self._directory = self._logdir / path_part(run.experiment) / f"{path_part(run.name)}-{run.id[:8]}"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._writer = EventFileWriter(str(self._directory), max_queue_size=1000)
+        self._started = run.started
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self._params.update(params)
+        self._fill("params", params)
+
+    def log_tags(self, tags: Mapping[str, Any]) -> None:
+        self._fill("tags", tags)
+
+    def log_metrics(self, metrics: Sequence[Metric]) -> None:
+        self._open_session()
+        for metric in metrics:
+            self._write(metric.step, metric.timestamp, tag=metric.key, simple_value=metric.value)
+        self._writer.flush()
+
+    def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        picture = Summary.Image(
+            height=image.shape[0],
+            width=image.shape[1],
+            colorspace=1 if image.ndim == 2 else 3,
+            encoded_image_string=encode_png(image),
+        )
+        self._write(step, time.time(), tag=name, image=picture)
+        self._writer.flush()
+
+    def end(self, status: Status) -> None:
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        self._open_session()
+        outcome = api_pb2.STATUS_SUCCESS if status == "FINISHED" else api_pb2.STATUS_FAILURE
+        ending = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
+        self._write_hparams(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=ending))
+        self._write_tables()
+        self._writer.close()
+
+    def info(self) -> dict[str, JSON]:
+        return {
+            "directory": str(self._directory),
+            "ui": f"tensorboard --logdir {shlex.quote(str(self._logdir))}",
+        }
+
+    def _fill(self, table: str, rows: Mapping[str, Any]) -> None:
+        self._tables[table].update((str(key), as_text(value)) for key, value in rows.items())
+        self._changed.add(table)
+
+    def _open_session(self) -> None:
+        if self._has_session:
+            return
+        from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+        # No experiment proto: TensorBoard would take that of one run for all of them and hide the params that only
+        # others have. Without it, the columns are gathered from all runs.
+        beginning = plugin_data_pb2.SessionStartInfo(start_time_secs=self._started)
+        for key, value in self._params.items():
+            match hparam(value):
+                case bool(truth):
+                    beginning.hparams[key].bool_value = truth
+                case float(number):
+                    beginning.hparams[key].number_value = number
+                case text:
+                    beginning.hparams[key].string_value = text
+        self._write_hparams(
+            metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=beginning)
+        )
+        self._has_session = True
+        self._write_tables()
+
+    def _write_hparams(self, tag: str, data: Any) -> None:
+        from tensorboard.plugins.hparams import metadata
+
+        summary_metadata = metadata.create_summary_metadata(data)
+        self._write(0, time.time(), tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
+
+    def _write_tables(self) -> None:
+        from tensorboard.plugins.text import metadata
+        from tensorboard.util import tensor_util
+
+        for table in sorted(self._changed):
+            cells = [f"| {_cell(key)} | {_cell(text)} |" for key, text in self._tables[table].items()]
+            markdown = "\n".join(["| key | value |", "| --- | --- |", *cells])
+            summary_metadata = metadata.create_summary_metadata(table, "")
+            tensor = tensor_util.make_tensor_proto(markdown)
+            self._write(0, time.time(), tag=table, metadata=summary_metadata, tensor=tensor)
+        self._changed.clear()
+        self._writer.flush()
+
+    def _write(self, step: int, timestamp: float, **value: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(**value)])
+        self._writer.add_event(Event(wall_time=timestamp, step=step, summary=summary))
+
+
+def hparam(value: object) -> bool | float | str:
+    """Return a param in the three types that HParams have, so that a key has one type in all runs.
+
+    Example:
+        >>> [hparam(value) for value in (True, 3, "adam", None, [64, 64])]
+        [True, 3.0, 'adam', 'none', '[64, 64]']
+    """
+    if isinstance(value, bool | str):
+        return value
+    if value is None:
+        return "none"
+    text = as_text(value)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
