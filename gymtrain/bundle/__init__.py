@@ -1,0 +1,27 @@
+"""The bundle: everything that a trained model needs, in one zip file that anyone may open.
+
+`write` makes one out of `Contents`, `open_bundle` verifies all of it and hands out what it holds, `inspect` reads what
+is meant for people. The format is in docs/bundle-format.md. This room knows neither torch nor scikit-learn: tensors
+come and go as `Tensor`, what skops made as bytes.
+"""
+
+from __future__ import annotations
+
+from gymtrain.bundle.atomic import atomic_write
+from gymtrain.bundle.contents import Contents, State
+from gymtrain.bundle.reader import Bundle, inspect, open_bundle
+from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
+from gymtrain.bundle.writer import write
+
+__all__ = [
+    "Bundle",
+    "Contents",
+    "State",
+    "Tensor",
+    "atomic_write",
+    "from_numpy",
+    "inspect",
+    "open_bundle",
+    "to_numpy",
+    "write",
+]

@@ -1,0 +1,169 @@
+"""Writes a bundle: a zip file in the one form that the reader accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, BinaryIO, cast
+
+from gymtrain.bundle import format as bundle_format
+from gymtrain.bundle import strict_json, tensors
+from gymtrain.bundle.atomic import atomic_write
+from gymtrain.bundle.contents import Contents
+from gymtrain.bundle.directory import ALIGNMENT_FIELD, ATTRIBUTES, DATE_TIME, LOCAL, alignment_content
+from gymtrain.bundle.format import preprocessor_name
+from gymtrain.bundle.tensors import Tensor
+from gymtrain.errors import SaveError, some
+
+_ZIP64_EXTRA_BYTES = 20
+
+
+def write(path: str | os.PathLike[str], contents: Contents) -> None:
+    """Write a bundle in place of whatever is at `path`, whole or not at all. Equal contents give equal bytes.
+
+    Tensors are streamed, not copied; the digests in the manifest, which is the last member, are taken on the way.
+
+    Raises:
+        SaveError: The contents have something that the format has no place for; nothing was written.
+        OSError: The file could not be written; what was there before still is.
+
+    Example:
+        >>> import tempfile
+        >>> from gymtrain.bundle import inspect
+        >>> path = os.path.join(tempfile.mkdtemp(), "empty.zip")
+        >>> write(path, Contents(
+        ...     spec={}, schema={}, results={}, selfcheck={}, readme="# empty", which_weights="last",
+        ...     versions={}, created="2027-01-01T00:00:00+00:00", weights={},
+        ... ))
+        >>> inspect(path)["manifest"]["weights"]
+        'last'
+    """
+    _check(contents)
+    members = list(_members(contents))
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        digests = {}
+        for name, content in members:
+            if isinstance(content, bytes):
+                digests[name] = _write_bytes(archive, name, content)
+            else:
+                digests[name] = _write_tensors(file, archive, name, content)
+        _write_bytes(archive, bundle_format.MANIFEST, _manifest(contents, digests))
+
+
+def _check(contents: Contents) -> None:
+    if contents.which_weights not in bundle_format.KEPT_WEIGHTS:
+        expected = some(bundle_format.KEPT_WEIGHTS)
+        raise SaveError(f"which_weights is {contents.which_weights!r}; expected one of {expected}")
+    if contents.weights is None and contents.model_skops is None and contents.model_state is None:
+        raise SaveError("a bundle without a model: give weights, model_skops or model_state")
+    if len(contents.preprocessors) > bundle_format.MAX_PREPROCESSORS:
+        count = len(contents.preprocessors)
+        raise SaveError(f"{count} preprocessors; a bundle holds at most {bundle_format.MAX_PREPROCESSORS}")
+
+
+def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Tensor]]]:
+    """Yield all members but the manifest, in their order in the file; tensors as they are, all else encoded."""
+    yield bundle_format.SPEC, _document(bundle_format.SPEC, contents.spec)
+    yield bundle_format.SCHEMA, _document(bundle_format.SCHEMA, contents.schema)
+    yield bundle_format.RESULTS, _document(bundle_format.RESULTS, contents.results)
+    if contents.model_state is not None:
+        yield bundle_format.MODEL_STATE, _document(bundle_format.MODEL_STATE, contents.model_state)
+    if contents.model_skops is not None:
+        yield bundle_format.MODEL_SKOPS, contents.model_skops
+    if contents.weights is not None:
+        yield bundle_format.WEIGHTS, _checked(bundle_format.WEIGHTS, contents.weights)
+    for index, state in enumerate(contents.preprocessors):
+        name = preprocessor_name(index, "json")
+        yield name, _document(name, state.values)
+        if state.tensors:
+            name = preprocessor_name(index, "safetensors")
+            yield name, _checked(name, state.tensors)
+        if state.skops is not None:
+            yield preprocessor_name(index, "skops"), state.skops
+    yield bundle_format.SELFCHECK, _checked(bundle_format.SELFCHECK, contents.selfcheck)
+    yield bundle_format.README, _readme(contents.readme)
+
+
+def _document(name: str, value: dict[str, Any]) -> bytes:
+    return strict_json.dumps(value, name, max_bytes=bundle_format.max_bytes(name) or 0)
+
+
+def _checked(name: str, named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Fail before anything is written."""
+    try:
+        tensors.encode_header(named, {})
+    except SaveError as error:
+        raise SaveError(f"{name}: {error}") from None
+    return named
+
+
+def _readme(text: str) -> bytes:
+    encoded = text.encode(errors="replace")
+    limit = bundle_format.max_bytes(bundle_format.README) or 0
+    if len(encoded) > limit:
+        raise SaveError(f"{bundle_format.README}: {len(encoded)} bytes, more than the {limit} that are allowed")
+    return encoded
+
+
+def _manifest(contents: Contents, digests: Mapping[str, dict[str, Any]]) -> bytes:
+    manifest = {
+        "format": bundle_format.FORMAT,
+        "format_version": bundle_format.FORMAT_VERSION,
+        "created": contents.created,
+        "versions": dict(contents.versions),
+        "weights": contents.which_weights,
+        "members": dict(digests),
+    }
+    return _document(bundle_format.MANIFEST, manifest)
+
+
+def _write_bytes(archive: zipfile.ZipFile, name: str, content: bytes) -> dict[str, Any]:
+    info = _info(name)
+    if _is_worth_deflating(content):
+        info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, content)
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _write_tensors(file: BinaryIO, archive: zipfile.ZipFile, name: str, named: Mapping[str, Tensor]) -> dict[str, Any]:
+    info = _info(name)
+    info.file_size = tensors.encoded_bytes(named)
+    wide = info.file_size > 1 << 30  # stated, because zipfile would decide for itself, somewhere below 2 GiB
+    start = file.tell() + LOCAL.size + len(name) + (_ZIP64_EXTRA_BYTES if wide else 0)
+    length = 2 + -(start + 4 + 2) % bundle_format.ALIGNMENT
+    info.extra = ALIGNMENT_FIELD.to_bytes(2, "little") + length.to_bytes(2, "little") + alignment_content(length)
+    with archive.open(info, "w", force_zip64=wide) as member:
+        hashing = _Hashing(member)
+        tensors.write(cast(BinaryIO, hashing), named)
+    return {"size": hashing.size, "sha256": hashing.digest.hexdigest()}
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, DATE_TIME)
+    info.create_system = 3  # Unix, wherever this runs
+    info.external_attr = ATTRIBUTES
+    return info
+
+
+def _is_worth_deflating(content: bytes) -> bool:
+    """Whether deflating makes it smaller, and not so much smaller that the reader would take it for a bomb."""
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = len(deflater.compress(content)) + len(deflater.flush())
+    return len(content) <= deflated * bundle_format.MAX_RATIO and deflated < len(content)
+
+
+class _Hashing:
+    """Passes on what is written and takes its digest."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.digest.update(data)
+        self.size += memoryview(data).nbytes
+        return self._file.write(data)
