@@ -2,6 +2,7 @@
 
     GymtrainError
     ├── SpecError (ValueError)                 a spec says something that cannot be meant
+    ├── RegistrationError (ValueError)         register() cannot use the kind or the name
     ├── DataError (ValueError)                 a dataset gave rows that cannot be trained on
     ├── InputError (ValueError)                rows for predict or evaluate do not fit the training data
     ├── TaskError (ValueError)                 the task has no such answer
@@ -20,8 +21,9 @@ no permission) pass through as they are, with the path in them.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class GymtrainError(Exception):
@@ -52,6 +54,14 @@ class SpecError(GymtrainError, ValueError):
         self.faults = tuple(faults)
         count = "1 problem" if len(self.faults) == 1 else f"{len(self.faults)} problems"
         super().__init__("\n  ".join([f"{count} in the spec:", *map(str, self.faults)]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions cross processes pickled, and are made anew from their arguments.
+        return type(self), (self.faults,)
+
+
+class RegistrationError(GymtrainError, ValueError):
+    """A class cannot be registered: the kind is unknown, or the name is taken or unfit."""
 
 
 class DataError(GymtrainError, ValueError):
@@ -93,6 +103,9 @@ class BundleError(GymtrainError, ValueError):
         self.reason = reason
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(type(self), reason=self.reason), self.args
+
 
 class SaveError(GymtrainError, RuntimeError):
     """A trainer cannot be written down so that another process could read it."""
@@ -103,14 +116,15 @@ class MissingDependencyError(GymtrainError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the nearest of the known names, or `""` when none is near.
+    """Return `"; did you mean 'x'?"` for the nearest of the known names, whatever its case; `""` when none is near.
 
     Example:
         >>> did_you_mean("batch_sise", ["batch_size", "epochs"])
         "; did you mean 'batch_size'?"
     """
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    by_lower_case = {each.lower(): each for each in known}
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"; did you mean {by_lower_case[nearest[0]]!r}?" if nearest else ""
 
 
 def some(items: Iterable[object], limit: int = 5) -> str:

@@ -60,7 +60,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
         _sync_directory(target.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # why it could not be written is what counts
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and str(error.filename) in ("None", str(temporary)):
             error.filename, error.filename2 = os.fspath(path), None
         raise

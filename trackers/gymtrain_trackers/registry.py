@@ -79,8 +79,12 @@ def tracker_class(name: str) -> type[Tracker]:
     return found
 
 
-def load(name: str, **arguments: Any) -> Tracker:
-    """Return a new tracker; nothing is opened or imported before its `start`.
+def load(tracker: str | type[Tracker], **arguments: Any) -> Tracker:
+    """Return a new tracker; nothing is opened or imported before its `prepare` and `start`.
+
+    Args:
+        tracker: Its name, or its class.
+        arguments: Those of its constructor.
 
     Raises:
         ArgumentError: there is no such tracker, or it takes no such argument or value.
@@ -93,17 +97,17 @@ def load(name: str, **arguments: Any) -> Tracker:
         Traceback (most recent call last):
         gymtrain_trackers.errors.ArgumentError: there is no tracker 'mlfow'; did you mean 'mlflow'?; known are [...]
     """
-    tracker = tracker_class(name)
-    missing = [requirement for requirement in tracker.requires if not _is_installed(requirement)]
+    made, name = (tracker_class(tracker), tracker) if isinstance(tracker, str) else (tracker, tracker.name)
+    missing = [requirement for requirement in made.requires if not _is_installed(requirement)]
     if missing:
         packages = " ".join(f"'{requirement}'" for requirement in missing)
         raise MissingPackageError(f"the tracker {name!r} needs what is not installed: pip install {packages}")
-    known = list(inspect.signature(tracker).parameters)
+    known = list(inspect.signature(made).parameters)
     for argument in arguments:
         if argument not in known:
             near = _did_you_mean(argument, known)
             raise ArgumentError(f"tracker {name!r}: unknown argument {argument!r}{near}; it takes {known}")
-    return tracker(**arguments)
+    return made(**arguments)
 
 
 def _installed() -> dict[str, str]:

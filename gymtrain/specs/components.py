@@ -1,0 +1,194 @@
+"""Components: `{"type": name, **arguments}`, checked against the signature of the class behind the name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pydantic
+
+from gymtrain.errors import Fault, SpecError, did_you_mean
+from gymtrain.registry import (
+    ForeignClass,
+    UnknownTypeError,
+    arguments_model,
+    find,
+    find_foreign,
+    foreign_arguments,
+    foreign_names,
+    known_names,
+    type_name,
+)
+from gymtrain.specs.section import FaultsFound, fault, faults_of
+from gymtrain.specs.values import misfits, plain, written
+from gymtrain.specs.wording import shortened
+
+# None while a user's own spec is checked; the names that may be imported while a spec out of a file is read.
+trusted_types: ContextVar[tuple[str, ...] | None] = ContextVar("trusted_types", default=None)
+
+# What a model is told about the data, so that the spec need not say it twice.
+INJECTED = {"model": frozenset({"input_shape", "output_size"})}
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """A checked component: the name it is written under, what stands behind it, and its arguments with defaults.
+
+    `target` is a class or a function for a registered component and a `ForeignClass` for one of a library
+    (an optimizer of torch, a metric of torchmetrics), which is imported when it is built.
+    """
+
+    words: ClassVar[str] = "a name or a dict with a 'type'"
+    """What to expect, for messages."""
+
+    type: str
+    target: Callable[..., Any] | ForeignClass
+    arguments: dict[str, Any]
+
+    def __eq__(self, other: object) -> bool:
+        # By what is written, because arrays have no truth value.
+        return isinstance(other, Component) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as a spec on disk holds it; live data is replaced by its fingerprint."""
+        # A default that cannot be written down is left to the class; one that was given was refused.
+        fit = {key: value for key, value in self.arguments.items() if next(misfits(value), None) is None}
+        return {"type": self.type, **{key: written(value) for key, value in fit.items()}}
+
+    def build(self, **injected: Any) -> Any:
+        """Make the object, with further arguments that the spec does not hold."""
+        target = self.target
+        if isinstance(target, ForeignClass):
+            target = getattr(importlib.import_module(target.module), target.name)
+        return target(**self.arguments, **injected)
+
+
+def check_component(kind: str, value: Any) -> Component:
+    """Check one component of a spec.
+
+    Raises:
+        FaultsFound: With every fault, at paths relative to the component.
+    """
+    if isinstance(value, Component):
+        return value
+    name, given = _split(kind, value)
+    faults = list(misfits(given))
+    if faults:
+        raise FaultsFound(faults)
+    target = _find(kind, name)
+    if isinstance(target, ForeignClass):
+        return _foreign_component(target, given)
+    _check_contract(kind, target)
+    if hasattr(target, "resolve_arguments"):
+        # A component that passes its arguments on to something else knows best what that takes.
+        return Component(name, target, _resolved(target, given))
+    return Component(name, target, _checked_arguments(kind, target, given))
+
+
+def _split(kind: str, value: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(value, str) or callable(value):
+        value = {"type": value}
+    if not isinstance(value, Mapping):
+        raise fault(f"got {shortened(value)}; expected a name or a dict such as {{'type': {_EXAMPLES[kind]!r}}}")
+    given = plain(value)
+    if "type" not in given:
+        raise fault(f"missing; name the {kind}, for example {{'type': {_EXAMPLES[kind]!r}}}", "type")
+    named = given.pop("type")
+    return (named if isinstance(named, str) else _name_of(kind, named)), given
+
+
+def _name_of(kind: str, target: Any) -> str:
+    """Return the name that a class or a function can be written under."""
+    if not callable(target) or not hasattr(target, "__qualname__"):
+        raise fault(f"got {shortened(target)}; expected a name such as {_EXAMPLES[kind]!r}, or a class", "type")
+    name = type_name(kind, target)
+    if "<" in name:
+        raise fault(
+            f"{target.__qualname__} is not found by its name in a later process; move it out of the function to the "
+            f"top of a module, or give it a name with @gymtrain.register({kind!r}, 'a_name')",
+            "type",
+        )
+    return name
+
+
+def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
+    if kind in {"optimizer", "metric"} or (kind == "loss" and ":" not in name):
+        found = find_foreign(kind, name)
+        if found is not None:
+            return found
+        if kind != "loss" or name not in known_names("loss"):
+            known = foreign_names(kind)
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise fault(f"{name!r} is not a known {kind}{hint}", "type")
+    try:
+        return find(kind, name, trusted=trusted_types.get())
+    except UnknownTypeError as error:
+        raise fault(str(error), "type") from error
+
+
+def _foreign_component(target: ForeignClass, given: dict[str, Any]) -> Component:
+    resolved, faults = foreign_arguments(target, given)
+    if faults:
+        raise FaultsFound([Fault(key, message) for key, message in faults.items()])
+    return Component(target.name, target, resolved)
+
+
+def _check_contract(kind: str, target: Callable[..., Any]) -> None:
+    """Refuse a class that cannot be what it is named as; what a function returns is seen when it is called."""
+    method = {"dataset": "load", "preprocessor": "transform", "augmentor": "augment"}.get(kind)
+    if method is not None and isinstance(target, type) and not hasattr(target, method):
+        raise fault(f"{target.__qualname__} has no method {method}(); a {kind} needs it", "type")
+
+
+def _resolved(target: Any, given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        resolved: dict[str, Any] = target.resolve_arguments(given)
+    except SpecError as error:
+        raise FaultsFound(error.faults) from error
+    return resolved
+
+
+def _checked_arguments(kind: str, target: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        model = arguments_model(target, INJECTED.get(kind, frozenset()) - set(given))
+    except (ValueError, TypeError) as error:
+        raise fault(
+            f"the arguments of {target!r} cannot be told: {error}; name a class written in Python", "type"
+        ) from error
+    try:
+        checked = model.model_validate(given)
+    except pydantic.ValidationError as error:
+        raise FaultsFound(faults_of(error, model, "")) from None
+    arguments = {field.alias or name: getattr(checked, name) for name, field in model.model_fields.items()}
+    arguments |= checked.model_extra or {}
+    if kind in _MADE_ONCE:
+        _try(target, arguments)
+    return arguments
+
+
+# Their constructors only keep what they are given, and refuse what no annotation can: two bounds in the wrong order.
+_MADE_ONCE = {"preprocessor", "augmentor"}
+
+
+def _try(target: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    try:
+        target(**arguments)
+    except ValueError as error:
+        raise fault(str(error)) from error
+
+
+_EXAMPLES = {
+    "dataset": "digits",
+    "model": "mlp",
+    "preprocessor": "standard_scaler",
+    "augmentor": "flip",
+    "tracker": "mlflow",
+    "optimizer": "Adam",
+    "loss": "CrossEntropyLoss",
+    "metric": "accuracy",
+}

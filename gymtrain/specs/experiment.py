@@ -1,0 +1,77 @@
+"""The three specs together: read, checked, written out, named by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import pydantic
+
+from gymtrain.errors import Fault, SpecError
+from gymtrain.specs.components import trusted_types
+from gymtrain.specs.dataset import Dataset
+from gymtrain.specs.model import Model
+from gymtrain.specs.section import Keyed, Section, fault, faults_of
+from gymtrain.specs.tracking import Tracking
+from gymtrain.specs.values import plain
+
+
+class Experiment(Section):
+    """Dataset, model and tracking, checked together so that every fault of the three is reported at once."""
+
+    dataset: Annotated[Dataset, Keyed]
+    model: Annotated[Model, Keyed]
+    tracking: Annotated[Tracking, Keyed] = Tracking()
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            pydantic.BaseModel.__init__(self, **_bare(fields))
+        except pydantic.ValidationError as error:
+            raise SpecError(faults_of(error, type(self), "")) from None
+
+    @pydantic.model_validator(mode="after")
+    def _check_across(self) -> Experiment:
+        if self.model.training.validation_split and self.dataset.samples.val:
+            raise fault(
+                "asks for validation rows, as dataset.samples.val does; give one", "model.training.validation_split"
+            )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the resolved spec: equal configurations have equal names."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    @contextmanager
+    def reading_a_file(cls, trust: Sequence[str]) -> Iterator[None]:
+        """While this is entered, a name in a spec imports nothing but what is registered or listed in `trust`."""
+        token = trusted_types.set(tuple(trust))
+        try:
+            yield
+        finally:
+            trusted_types.reset(token)
+
+
+def _bare(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take specs that were made already as dicts again: pydantic would refuse those of a subclass."""
+    misplaced = [
+        Fault(name, f"got a {type(value).__name__}; expected a dict or a gymtrain.{_SECTIONS[name].__name__}")
+        for name, value in fields.items()
+        if isinstance(value, Section) and name in _SECTIONS and not isinstance(value, _SECTIONS[name])
+    ]
+    if misplaced:
+        raise SpecError(misplaced)
+    return {
+        name: {key: getattr(value, key) for key in type(value).model_fields}
+        if isinstance(value, Section)
+        else plain(value)
+        for name, value in fields.items()
+    }
+
+
+_SECTIONS: dict[str, type[Section]] = {"dataset": Dataset, "model": Model, "tracking": Tracking}

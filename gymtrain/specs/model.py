@@ -1,0 +1,191 @@
+"""The model spec: what learns, and how it is trained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+
+from gymtrain.errors import Fault, some
+from gymtrain.registry import find_foreign
+from gymtrain.specs.components import Component, check_component
+from gymtrain.specs.dataset import Seed
+from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered
+from gymtrain.specs.wording import shortened
+
+ModelComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "model"))]
+OptimizerComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "optimizer"))]
+
+# Short names that everybody uses, and what torchmetrics calls them.
+METRIC_ALIASES: dict[str, dict[str, Any]] = {
+    "f1": {"type": "f1_score"},
+    "mae": {"type": "mean_absolute_error"},
+    "mape": {"type": "mean_absolute_percentage_error"},
+    "mse": {"type": "mean_squared_error"},
+    "r2": {"type": "r2_score"},
+    "rmse": {"type": "mean_squared_error", "squared": False},
+    "roc_auc": {"type": "auroc"},
+}
+LOSS_ALIASES = {
+    "bce": "BCEWithLogitsLoss",
+    "bce_with_logits": "BCEWithLogitsLoss",
+    "cross_entropy": "CrossEntropyLoss",
+    "huber": "HuberLoss",
+    "l1": "L1Loss",
+    "mae": "L1Loss",
+    "mse": "MSELoss",
+    "nll": "NLLLoss",
+    "poisson_nll": "PoissonNLLLoss",
+    "smooth_l1": "SmoothL1Loss",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric under the name that its values are logged under."""
+
+    name: str
+    component: Component
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metric as a spec on disk holds it."""
+        return {**self.component.to_dict(), "name": self.name}
+
+
+def _check_metric(value: Any) -> Metric:
+    if isinstance(value, Metric):
+        return value
+    given = {"type": value} if isinstance(value, str) else value
+    if not isinstance(given, dict):
+        raise fault(f"got {shortened(given)}; expected a name such as 'accuracy', or {{'type': 'f1_score', …}}")
+    rest = {key: item for key, item in given.items() if key != "name"}
+    kind = rest.get("type")
+    if isinstance(kind, str) and find_foreign("metric", kind) is None:
+        rest = {**rest, **METRIC_ALIASES.get(kind, {})}
+    component = check_component("metric", rest)
+    name = given.get("name", kind)
+    if not isinstance(name, str) or not name or "/" in name:
+        raise fault(f"got {shortened(name)}; expected a word without '/'", "name")
+    return Metric(name, component)
+
+
+def _check_metrics(value: Any) -> list[Metric] | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, list):
+        raise fault(f"got {shortened(value)}; expected a list such as ['accuracy', 'f1_score']")
+    metrics = gathered(value, _check_metric)
+    names = [metric.name for metric in metrics]
+    twice = sorted({name for name in names if names.count(name) > 1} | ({"loss"} & set(names)))
+    if twice:
+        raise fault(f"two values would be logged as {some(twice)}; give each metric a 'name' of its own")
+    return metrics
+
+
+def _check_loss(value: Any) -> Component | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    given = {"type": value} if isinstance(value, str) else value
+    if isinstance(given, dict) and isinstance(given.get("type"), str):
+        name = given["type"]
+        if find_foreign("loss", name) is None:
+            # `cross_entropy` for CrossEntropyLoss, as in torch.nn.functional.
+            longer = f"{name}_loss"
+            name = longer if find_foreign("loss", longer) else LOSS_ALIASES.get(name, name)
+        given = {**given, "type": name}
+    return check_component("loss", given)
+
+
+def _check_class_weight(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    if isinstance(value, dict) and value:
+        keys = [str(key) for key in value]
+        faults = [Fault(key, "stands twice, as text and as another type") for key in {*keys} if keys.count(key) > 1]
+        faults += [
+            Fault(str(key), f"got {shortened(weight)}; expected a number above 0")
+            for key, weight in value.items()
+            if not _is_weight(weight)
+        ]
+        if faults:
+            raise FaultsFound(faults)
+        return {str(key): float(weight) for key, weight in value.items()}
+    raise fault(f"got {shortened(value)}; expected 'balanced', or a dict of weights by class")
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+class Training(Section):
+    """How a model is fitted."""
+
+    place: ClassVar[str] = "model.training"
+
+    epochs: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Passes over the train part; 10 when `max_steps` is not given either."""
+    max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Optimizer steps, whichever of the two ends first."""
+    batch_size: Annotated[int, pydantic.Field(ge=1)] = 32
+    """Rows in a step."""
+    optimizer: OptimizerComponent = "Adam"  # type: ignore[assignment]
+    """Any optimizer of `torch.optim` by name, with its own arguments."""
+    loss: Annotated[Any, pydantic.PlainValidator(_check_loss)] = "auto"
+    """A loss that fits the task, by its name in `torch.nn`; `"auto"` is the task's usual one."""
+    metrics: Annotated[Any, pydantic.PlainValidator(_check_metrics)] = "auto"
+    """Metrics of torchmetrics by name; `"auto"` is the task's usual ones."""
+    validation_split: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """The fraction of the train part that is held out to choose the best epoch, where `samples.val` is not given."""
+    class_weight: Annotated[Any, pydantic.PlainValidator(_check_class_weight)] = None
+    """The weight of each class in the loss: a dict by label, or `"balanced"`."""
+    monitor: str | None = "auto"
+    """The metric whose best epoch gives the weights that are kept: `"auto"` is `val/loss` where there are validation
+    rows; null keeps the last."""
+    device: str = "auto"
+    """`"auto"` (cuda, then mps, then cpu) or a device of torch such as `"cuda:1"`."""
+    seed: Seed = 0
+    """Decides the first weights and the dropout."""
+
+    @pydantic.model_validator(mode="after")
+    def _resolve(self) -> Training:
+        if self.epochs is None and self.max_steps is None:
+            object.__setattr__(self, "epochs", 10)
+        return self
+
+    @pydantic.field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?", value):
+            raise fault(f"got {value!r}; expected 'auto', 'cpu', 'cuda', 'mps' or a device such as 'cuda:1'")
+        return value
+
+    @pydantic.field_validator("monitor")
+    @classmethod
+    def _check_monitor(cls, value: str | None) -> str | None:
+        if value is not None and value != "auto" and not value.startswith(("train/", "val/")):
+            raise fault(f"got {value!r}; expected 'auto', null, or a metric such as 'val/loss' or 'val/accuracy'")
+        return value
+
+
+class Model(Section):
+    """The model spec.
+
+    Example:
+        >>> Model(model={"type": "mlp", "hidden": [64]}, training={"epochs": 5}).training.batch_size
+        32
+        >>> Model(model={"type": "mlp", "hiden": [64]}, training={"batch_size": 0})
+        Traceback (most recent call last):
+        gymtrain.errors.SpecError: 2 problems in the spec:
+          model.model.hiden: unknown key; did you mean 'hidden'?
+          model.training.batch_size: got 0; expected an integer of at least 1
+    """
+
+    place: ClassVar[str] = "model"
+
+    model: ModelComponent
+    """What learns: `{"type": "mlp"}`, `{"type": "sklearn", "estimator": …}`, or a class of yours."""
+    training: Annotated[Training, Keyed] = Training()
+    """How it is fitted."""
