@@ -1,0 +1,286 @@
+"""What one row looks like, and whether the rows that somebody gives look like that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gymtrain.data.frames import Frame, is_frame
+from gymtrain.errors import DataError, GymtrainError, InputError, some
+
+Matrix = npt.NDArray[Any]
+
+
+class InputWarning(UserWarning):
+    """Rows fit the training data, but something in them was left out."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one row of features looks like.
+
+    Args:
+        columns: For rows with names: `"number"` or `"text"` by column, in order. None for plain arrays.
+        shape: The shape of one row.
+        dtype: The floating-point type that rows are given to the preprocessors in: what holds the training data.
+    """
+
+    columns: dict[str, str] | None
+    shape: tuple[int, ...]
+    dtype: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `schema.json` holds."""
+        columns = (
+            None if self.columns is None else [{"name": name, "kind": kind} for name, kind in self.columns.items()]
+        )
+        return {"columns": columns, "shape": list(self.shape), "dtype": self.dtype}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Features:
+        """Read what `to_dict` returned."""
+        columns = content["columns"]
+        by_name = None if columns is None else {str(each["name"]): str(each["kind"]) for each in columns}
+        return cls(by_name, tuple(int(size) for size in content["shape"]), str(content["dtype"]))
+
+    @classmethod
+    def of(cls, X: Frame | Matrix) -> Features:
+        """Describe rows."""
+        if isinstance(X, Frame):
+            return cls(X.kinds(), (len(X.columns),), "float64")
+        return cls(None, X.shape[1:], str(X.dtype))
+
+    def check(self, X: Any, *, missing: bool) -> Frame | Matrix:
+        """Bring rows into the form that the preprocessors were fitted on.
+
+        Args:
+            X: Rows as a user has them: an array, a tensor, a list, a frame or a list of dicts.
+            missing: Whether missing values may be among them.
+
+        Returns:
+            A `Frame` with the columns in order, or an array of `dtype` and shape (rows, *shape).
+
+        Raises:
+            InputError: They do not fit; the message says what was got, what was expected and what to do.
+        """
+        if isinstance(X, np.ndarray) and self.columns is None and X.dtype == self.dtype and X.shape[1:] == self.shape:
+            rows: Frame | Matrix = X if X.flags.c_contiguous else np.ascontiguousarray(X)
+        else:
+            rows = self._from_names(X) if self.columns is not None else self._from_array(X)
+        self.check_values(rows, missing=missing)
+        return rows
+
+    def _from_names(self, X: Any) -> Frame:
+        assert self.columns is not None
+        if not is_frame(X):
+            X = self._named_by_position(X)
+        frame = _translated(lambda: Frame.of(X))
+        absent = [name for name in self.columns if name not in frame.columns]
+        if absent and len(frame):
+            raise InputError(
+                f"the rows have no column {some(absent)}; expected {', '.join(map(repr, self.columns))}, in any order"
+            )
+        if absent:
+            return Frame({name: _empty_column(kind) for name, kind in self.columns.items()}, 0)
+        extra = [name for name in frame.names if name not in self.columns]
+        if extra:
+            warnings.warn(
+                f"columns {some(extra)} were not there in training and are left out", InputWarning, stacklevel=4
+            )
+        frame = frame.select(list(self.columns))
+        return Frame(
+            {name: _as_kind(name, frame.columns[name], kind) for name, kind in self.columns.items()}, len(frame)
+        )
+
+    def _named_by_position(self, X: Any) -> dict[str, Any]:
+        assert self.columns is not None
+        # As objects, because in one array of numbers and text the numbers would become text.
+        array = as_array(X if hasattr(X, "shape") else _as_objects(X))
+        if array.ndim == 1 and array.size == 0:
+            array = array.reshape(0, len(self.columns))
+        if array.ndim != 2 or array.shape[1] != len(self.columns):
+            raise InputError(
+                f"got an array of shape {array.shape}; expected (rows, {len(self.columns)}) with the columns "
+                f"{some(self.columns)} in this order, or a frame that has them by name"
+            )
+        return {name: array[:, index] for index, name in enumerate(self.columns)}
+
+    def _from_array(self, X: Any) -> Matrix:
+        if is_frame(X):
+            X = _translated(lambda: Frame.of(X).matrix())
+        array = as_array(X)
+        if array.ndim == 1 and array.size == 0:
+            return np.empty((0, *self.shape), dtype=self.dtype)
+        if array.shape[1:] != self.shape or array.ndim == 0:
+            raise InputError(
+                f"got {_shape_text(array)}; expected (rows, {', '.join(map(str, self.shape))}){self._hint(array)}"
+            )
+        return _as_numbers(array, np.dtype(self.dtype), InputError)
+
+    def _hint(self, array: Matrix) -> str:
+        if array.shape == self.shape:
+            return "; one row is X.reshape(1, -1), or X[None]"
+        size = int(np.prod(self.shape))
+        if array.ndim > 1 and int(np.prod(array.shape[1:])) == size:
+            return f"; the values are as many: X.reshape(-1, {', '.join(map(str, self.shape))})"
+        return ""
+
+    def check_values(self, rows: Frame | Matrix, *, missing: bool, error: type[GymtrainError] = InputError) -> None:
+        """Refuse infinite values, and missing ones unless they may be there.
+
+        Raises:
+            GymtrainError: Of the class given, with the columns or the rows where they are.
+        """
+        if not isinstance(rows, Frame):
+            check_finite(rows, missing=missing, error=error)
+            return
+        numbers = {name: column for name, column in rows.columns.items() if column.dtype != object}
+        infinite = [name for name, column in numbers.items() if np.isinf(column).any()]
+        if infinite:
+            raise error(f"columns {some(infinite)} hold infinite values; remove or replace them")
+        absent = [] if missing else [name for name, column in numbers.items() if np.isnan(column).any()]
+        if absent:
+            raise error(f"columns {some(absent)} have missing values (NaN); {_FILL}")
+
+
+_FILL = (
+    "fill them, or put {'type': 'tabular'} or {'type': 'replace', 'from_val': None, 'to_val': 0.0} first among the "
+    "preprocessors"
+)
+
+
+def check_finite(X: Matrix, *, missing: bool, error: type[GymtrainError]) -> None:
+    """Refuse infinite values, and missing ones unless they may be there.
+
+    Raises:
+        GymtrainError: Of the class given, with the rows and the features where they are.
+    """
+    # A sum is finite unless something in it is not, or it overflows: it needs no memory of the size of the data.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(X.sum()):
+            return
+    bad = np.isinf(X) if missing else ~np.isfinite(X)
+    if bad.any():
+        rows = np.unique(np.nonzero(bad)[0])
+        kind = "infinite values" if np.isinf(X[bad]).any() else "missing values (NaN)"
+        raise error(
+            f"X has {kind} in {len(rows)} rows, the first at row {rows[0]}; {_FILL if 'NaN' in kind else 'remove them'}"
+        )
+
+
+def as_features(X: Any) -> Frame | Matrix:
+    """Read the features of a dataset: anything with named columns as a `Frame`, the rest as numbers.
+
+    Raises:
+        DataError: They are neither.
+    """
+    if is_frame(X):
+        return Frame.of(X)
+    array = as_array(X, DataError)
+    if array.ndim < 2:
+        raise DataError(f"X has the shape {array.shape}; expected (rows, features): one feature is X.reshape(-1, 1)")
+    if 0 in array.shape[1:]:
+        raise DataError(f"X has the shape {array.shape}; there is no feature in it")
+    # What half of the digits of a float can hold goes into a float32; the rest keeps what it has.
+    small = array.dtype.kind == "b" or (array.dtype.kind in "iu" and array.dtype.itemsize <= 2)
+    small = small or (array.dtype.kind == "f" and array.dtype.itemsize <= 4)
+    return _as_numbers(array, np.dtype(np.float32 if small else np.float64), DataError)
+
+
+def as_array(X: Any, error: type[GymtrainError] = InputError) -> Matrix:
+    """Return an array of what is an array, a tensor, a sparse matrix or a list.
+
+    Raises:
+        GymtrainError: Of the class given, when the rows differ in length.
+    """
+    if hasattr(X, "detach"):  # torch.Tensor
+        X = X.detach().cpu().numpy()
+    elif hasattr(X, "toarray"):  # scipy.sparse
+        X = X.toarray()
+    if isinstance(X, str | bytes) or X is None:
+        raise error(f"got {X!r}; expected an array, a frame or a list of rows")
+    try:
+        return np.asarray(X)
+    except ValueError as cause:
+        raise error(f"the rows differ in length or shape: {cause}") from cause
+
+
+def _as_numbers(array: Matrix, dtype: np.dtype[Any], error: type[GymtrainError]) -> Matrix:
+    if array.dtype.kind not in "biuf":
+        if array.dtype.kind == "O":
+            _refuse_text(array, error)
+        elif array.dtype.kind in "USTc" or array.dtype.kind in "mM":
+            raise error(f"got values of type {array.dtype}; expected numbers (for text use a frame, with column names)")
+    try:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(array, dtype=dtype)
+    except (TypeError, ValueError) as cause:
+        raise error(f"got values that are no numbers: {cause}") from cause
+
+
+def _as_objects(X: Any) -> Any:
+    return np.array(X, dtype=object) if isinstance(X, list | tuple) else X
+
+
+def _refuse_text(array: Matrix, error: type[GymtrainError]) -> None:
+    for position, item in zip(np.ndindex(array.shape), array.ravel().tolist(), strict=True):
+        if item is not None and not isinstance(item, bool | int | float | np.number):
+            what = f"the text {item!r}" if isinstance(item, str | bytes) else f"a {type(item).__name__}"
+            raise error(f"got {what} at {tuple(map(int, position))} where a number belongs")
+
+
+def _as_kind(name: str, column: Matrix, kind: str) -> Matrix:
+    is_text = column.dtype == object
+    if is_text and kind == "number":
+        found = [item for item in column if item is not None]
+        if not found:
+            return np.full(len(column), np.nan)
+        raise InputError(f"column {name!r} holds text such as {found[0]!r}; it held numbers in training")
+    if not is_text and kind == "text":
+        if len(column) == 0 or np.isnan(column).all():
+            return np.array([None] * len(column), dtype=object)
+        raise InputError(f"column {name!r} holds numbers such as {column[0]:g}; it held text in training")
+    return column
+
+
+def _empty_column(kind: str) -> Matrix:
+    return np.empty(0, dtype=object if kind == "text" else np.float64)
+
+
+def _translated(read: Any) -> Any:
+    try:
+        return read()
+    except DataError as error:
+        raise InputError(str(error)) from error
+
+
+def _shape_text(array: Matrix) -> str:
+    return f"a single {type(array[()]).__name__}" if array.ndim == 0 else f"an array of shape {array.shape}"
+
+
+def number_of_rows(X: Any) -> int | None:
+    """Return how many rows there are; None where `X` cannot be cut into blocks of rows."""
+    if isinstance(X, Mapping) or not (hasattr(X, "__getitem__") or hasattr(X, "tocsr")):
+        return None
+    shape = getattr(X, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    return len(X) if hasattr(X, "__len__") else None
+
+
+def row_blocks(X: Any, size: int) -> Iterator[Any]:
+    """Cut rows of any form into blocks, so that what is made of them needs memory for one block at a time."""
+    rows = number_of_rows(X) or 0
+    X = X.tocsr() if hasattr(X, "tocsr") else X
+    for start in range(0, rows, size):
+        if isinstance(X, Frame):
+            yield X.take(slice(start, min(start + size, rows)))
+        elif hasattr(X, "num_rows"):  # pyarrow.Table
+            yield X.slice(start, size)
+        else:
+            yield X.iloc[start : start + size] if hasattr(X, "iloc") else X[start : start + size]
