@@ -1,0 +1,224 @@
+"""A torch module and its task: built, run on rows, saved and restored."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from gymtrain.errors import BundleError, GymtrainError, SaveError, TaskError, TrainingError, some
+from gymtrain.models import networks
+from gymtrain.models.contract import Array, Learner, LibraryLearner, State
+from gymtrain.models.estimators import SklearnModel
+from gymtrain.models.seeding import seeded
+from gymtrain.models.tasks import Task
+from gymtrain.specs.components import INJECTED, Component
+
+
+class TorchLearner(Learner):
+    """A torch module and its task.
+
+    Args:
+        module: Takes (rows, …) and returns raw outputs (rows, task.output_size).
+        task: What is predicted.
+        device: Where the module lies.
+    """
+
+    def __init__(self, module: nn.Module, task: Task, device: torch.device) -> None:
+        self.module, self.task, self.device = module, task, device
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the task has classes."""
+        return self.task.has_probabilities
+
+    def scores(self, X: Array) -> Array:
+        """Return what the task makes of the module's outputs, float32."""
+        if self.module.training:
+            self.module.eval()
+        with torch.inference_mode():
+            scores: Array = self.task.activate(self.module(as_input(X).to(self.device))).float().cpu().numpy()
+        return scores
+
+    def check_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Run a few rows through the module, and return what comes out once it was looked at.
+
+        Raises:
+            TrainingError: The module fails on the rows.
+            TaskError: Its outputs do not have the shape that the task needs.
+        """
+        rows = len(inputs)
+        name = type(self.module).__name__
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                outputs = self.module(inputs)
+        except Exception as error:
+            message = f"model.model: {name} fails on rows of shape {tuple(inputs.shape[1:])}: {error}"
+            raise TrainingError(message) from error
+        expected = (rows, self.task.output_size)
+        if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != expected:
+            got = (
+                f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
+            )
+            raise TaskError(
+                f"model.model: {name} returned {got} for {rows} rows; a {self.task.name} task needs raw outputs (no "
+                f"softmax, no sigmoid) of shape {expected}{self._hint(outputs)}"
+            )
+        return outputs
+
+    def _hint(self, outputs: Any) -> str:
+        shape = tuple(getattr(outputs, "shape", ()))
+        if self.task.name == "binary" and len(shape) == 2 and shape[1] == 2:
+            return "; for two outputs, declare the dataset's task as 'multiclass'"
+        if len(shape) == 1:
+            return "; add .unsqueeze(1)"
+        return "; take the argument output_size in the constructor, and it is given this number"
+
+    def save(self) -> State:
+        """Return the tensors of the module, on the CPU.
+
+        Raises:
+            SaveError: The module keeps something else in its state dict.
+        """
+        state = self.module.state_dict()
+        odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+        if odd:
+            raise SaveError(f"model.model: {some(odd)} of the state dict is no tensor; keep it in a buffer")
+        return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put tensors in the place of the module's own, without copying them.
+
+        Raises:
+            BundleError: Names, shapes or types are not those of the module.
+        """
+        own = self.module.state_dict()
+        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        if missing or extra:
+            raise BundleError(
+                f"weights.safetensors: the model has {some(missing) or 'no tensor'} that the file lacks, and lacks "
+                f"{some(extra) or 'no tensor'} that the file has",
+                reason="weights_names",
+            )
+        for name, tensor in state.items():
+            if own[name].shape != tensor.shape or own[name].dtype != tensor.dtype:
+                raise BundleError(
+                    f"weights.safetensors: {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; the model has "
+                    f"{own[name].dtype} of shape {tuple(own[name].shape)}",
+                    reason="weights_shape",
+                )
+        self.module.load_state_dict(state, assign=True)
+        self.module.to(self.device).eval()
+
+
+def as_input(X: Array) -> torch.Tensor:
+    """Return rows as a float32 tensor, sharing memory where that is possible."""
+    X = np.ascontiguousarray(X, dtype=np.float32)
+    return torch.from_numpy(X if X.flags.writeable else X.copy())
+
+
+def build_learner(
+    component: Component, task: Task, input_shape: tuple[int, ...], *, seed: int = 0, device: str = "auto"
+) -> Learner:
+    """Make a model for the data: a torch module, or a model of another library.
+
+    Args:
+        component: The model of the spec.
+        task: What is predicted.
+        input_shape: The shape of one row, as it comes out of the preprocessors.
+        seed: Decides the first weights.
+        device: `"auto"` or a device of torch.
+
+    Raises:
+        TrainingError: The constructor fails, or what it makes does not fit the task.
+    """
+    with seeded(seed):
+        model = _build(component, task, input_shape)
+    if isinstance(model, nn.Module):
+        place = choose_device(device)
+        return TorchLearner(model.to(place), task, place)
+    return LibraryLearner(model, task)
+
+
+def restore_learner(
+    component: Component,
+    task: Task,
+    input_shape: tuple[int, ...],
+    state: State,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+) -> Learner:
+    """Make a model and give it what it had learned.
+
+    Args:
+        component: The model of the spec.
+        task: What is predicted.
+        input_shape: The shape of one row, as it comes out of the preprocessors.
+        state: What `Learner.save` returned.
+        seed: The one that the model was built with: tensors that are not part of the state come from the constructor.
+        device: `"auto"` or a device of torch; the CPU where that is not there.
+
+    Raises:
+        BundleError: The state is not one of this model.
+        TrainingError: The constructor fails.
+    """
+    # All tensors of our networks are in the state: nothing needs to be initialised that would be thrown away.
+    with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed):
+        model = _build(component, task, input_shape)
+    learner = TorchLearner(model, task, _place(device)) if isinstance(model, nn.Module) else LibraryLearner(model, task)
+    learner.restore(state)
+    return learner
+
+
+def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> Any:
+    facts = {"input_shape": input_shape, "output_size": task.output_size}
+    target: Any = component.target
+    wanted = set(inspect.signature(target).parameters) & INJECTED["model"] - set(component.arguments)
+    try:
+        model = component.build(**{name: facts[name] for name in sorted(wanted)})
+    except GymtrainError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"model.model ({component.type}): the constructor failed: {error}") from error
+    if isinstance(model, SklearnModel):
+        model.check_task(task)
+    elif isinstance(model, nn.Module):
+        if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
+            # Lazy layers take their shapes, and draw their first weights, when they see a row.
+            TorchLearner(model, task, torch.device("cpu")).check_outputs(torch.zeros(1, *input_shape))
+    elif not all(hasattr(model, name) for name in ("fit", "predict", "save", "restore")):
+        raise TrainingError(
+            f"model.model ({component.type}): got a {type(model).__name__}; expected a torch.nn.Module, or an object "
+            f"with fit, predict, save and restore (gymtrain.models.contract.Model)"
+        )
+    return model
+
+
+def _place(device: str) -> torch.device:
+    """Return the device that a model was trained on, so that it predicts the same bits; elsewhere the CPU."""
+    try:
+        return choose_device(device)
+    except TrainingError:
+        return torch.device("cpu")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a spec: `"auto"` is cuda, then mps, then cpu.
+
+    Raises:
+        TrainingError: The device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise TrainingError(f"model.training.device: {name!r} is not there on this machine; use 'auto' or 'cpu'")
+    return device
