@@ -1,0 +1,55 @@
+"""The weights of the best epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from torch import nn
+
+from gymtrain.errors import Fault, SpecError, did_you_mean
+
+
+class BestWeights:
+    """Keeps the weights of the epoch whose monitored metric is the best so far.
+
+    Args:
+        monitor: The name of the metric; None to keep none, so that the last epoch's stay.
+        known: The names of the metrics that there will be.
+        higher_is_better: Tells the direction of a metric by its name.
+
+    Raises:
+        SpecError: The monitored metric is not among them.
+    """
+
+    def __init__(self, monitor: str | None, known: Collection[str], higher_is_better: Callable[[str], bool]) -> None:
+        if monitor is not None and monitor not in known:
+            hint = did_you_mean(monitor, known) or f"; there are {', '.join(sorted(known))}"
+            raise SpecError([Fault("model.training.monitor", f"there is no metric {monitor!r}{hint}")])
+        self.monitor = monitor
+        self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
+        self.epoch: int | None = None
+        self.value = math.nan
+        self._state: dict[str, Any] = {}
+
+    def update(self, epoch: int, metrics: dict[str, float], module: nn.Module) -> None:
+        """Look at the metrics of an epoch, and copy the weights if it is the best; one without a number never is."""
+        if self.monitor is None or not math.isfinite(metrics[self.monitor]):
+            return
+        value = metrics[self.monitor]
+        if self.epoch is None or (value > self.value if self.mode == "max" else value < self.value):
+            self.epoch, self.value = epoch, value
+            self._state = copy.deepcopy(module.state_dict())
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best weights back."""
+        if self._state:
+            module.load_state_dict(self._state)
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return which epoch it was; None when nothing was monitored, or never was a number."""
+        if self.epoch is None:
+            return None
+        return {"epoch": self.epoch, "metric": self.monitor, "value": self.value, "mode": self.mode}

@@ -1,0 +1,145 @@
+"""Callbacks: a method for each thing that happens, called from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gymtrain.errors import CallbackError, Fault, SpecError, did_you_mean
+
+STAGES = (
+    "download_and_prepare_data",
+    "load_data",
+    "fit_preprocessors",
+    "transform_data",
+    "augment_data",
+    "fit_model",
+    "evaluate_model",
+)
+
+
+@dataclass
+class TrainingState:
+    """Where training stands; every hook is given it.
+
+    Args:
+        num_epochs: How many epochs are planned; None when only the steps are.
+        num_steps: How many optimizer steps are planned.
+        epoch: The epoch that is running or was the last, from 1; 0 before the first.
+        step: The optimizer steps that have been taken.
+        metrics: The metrics of the last epoch, such as `{"train/loss": 0.3}`; the test metrics join them at the end.
+        elapsed: Seconds by stage, for those that are over.
+        stop_reason: Why training is to stop; None to go on.
+        exception: What ended training, while `on_exception` is called.
+    """
+
+    num_epochs: int | None = None
+    num_steps: int = 0
+    epoch: int = 0
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    elapsed: dict[str, float] = field(default_factory=dict)
+    stop_reason: str | None = None
+    exception: BaseException | None = None
+
+    def stop(self, reason: str = "callback") -> None:
+        """Ask for training to stop after the step or the epoch that is running."""
+        self.stop_reason = reason
+
+
+class Callback:
+    """Base for callbacks: override the hooks that you want, the others cost nothing.
+
+    Beside the hooks below there are `on_<stage>_begin` and `on_<stage>_end` for each stage of training:
+    `download_and_prepare_data`, `load_data`, `fit_preprocessors`, `transform_data`, `augment_data`, `fit_model` and
+    `evaluate_model`. `…_end` is called for a stage that failed too.
+
+    Example:
+        >>> class StopWhenGood(Callback):
+        ...     def on_epoch_end(self, state):
+        ...         if state.metrics["train/loss"] < 0.1:
+        ...             state.stop("good enough")
+    """
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Training begins."""
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Training is over, also after an error."""
+
+    def on_epoch_begin(self, state: TrainingState) -> None:
+        """An epoch begins."""
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """An epoch is over; `state.metrics` holds its metrics."""
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """An optimizer step was taken."""
+
+    def on_exception(self, state: TrainingState) -> None:
+        """Something raised; `state.exception` is it. Training ends in any case."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in vars(cls):
+            if name.startswith("on_") and name not in HOOKS:
+                raise SpecError([Fault(f"{cls.__name__}.{name}", f"there is no such hook{did_you_mean(name, HOOKS)}")])
+
+
+def _nothing(self: Callback, state: TrainingState) -> None:
+    """Nothing happens."""
+
+
+for _stage in STAGES:
+    setattr(Callback, f"on_{_stage}_begin", _nothing)
+    setattr(Callback, f"on_{_stage}_end", _nothing)
+
+HOOKS = tuple(name for name in dir(Callback) if name.startswith("on_"))
+
+
+class Callbacks:
+    """Several callbacks, called in the order given.
+
+    Args:
+        callbacks: Objects with hooks.
+        state: What they are given.
+
+    Raises:
+        SpecError: It is no list, or something in it is no callback.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], state: TrainingState) -> None:
+        self.state = state
+        if not isinstance(callbacks, list | tuple):
+            raise SpecError([Fault("callbacks", f"got {callbacks!r}; expected a list of callbacks")])
+        faults = [
+            Fault(
+                f"callbacks[{position}]",
+                f"got {callback!r}; expected an object of a class derived from gymtrain.Callback",
+            )
+            for position, callback in enumerate(callbacks)
+            if not isinstance(callback, Callback)
+        ]
+        if faults:
+            raise SpecError(faults)
+        self._table = {
+            hook: [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
+            for hook in HOOKS
+        }
+
+    def wants(self, hook: str) -> bool:
+        """Tell whether any callback has this hook."""
+        return bool(self._table[hook])
+
+    def call(self, hook: str) -> None:
+        """Call a hook of every callback that has it.
+
+        Raises:
+            CallbackError: A callback raised; the cause is chained.
+        """
+        for callback in self._table[hook]:
+            try:
+                getattr(callback, hook)(self.state)
+            except Exception as error:
+                raise CallbackError(f"{hook} of the callback {type(callback).__name__} failed: {error}") from error

@@ -1,0 +1,127 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from gymtrain.data.randomness import mix
+from gymtrain.errors import NonFiniteLossError
+from gymtrain.training.batches import Batches
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class StepEnd(NamedTuple):
+    """An optimizer step was taken. `loss` is a tensor on the device: reading it waits for the device."""
+
+    epoch: int
+    step: int
+    loss: torch.Tensor
+
+
+class EpochEnd(NamedTuple):
+    """A pass over the train part is over."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+def fit(
+    module: nn.Module,
+    batches: Batches,
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    validate: Callable[[], dict[str, float]],
+    *,
+    epochs: int | None,
+    max_steps: int | None,
+    seed: int,
+) -> Iterator[StepEnd | EpochEnd]:
+    """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, and stops.
+
+        for each epoch:
+            for each batch:  zero_grad, forward, loss, backward, step
+            validate
+            yield EpochEnd
+
+    Epochs and steps are counted from 1. Training ends after `epochs` or `max_steps`, whichever comes first.
+
+    Raises:
+        NonFiniteLossError: The loss of a step was NaN or infinite; found at the end of a block of steps.
+    """
+    epoch = step = 0
+    while epoch != epochs and step != max_steps:
+        epoch += 1
+        started = perf_counter()
+        torch.manual_seed(mix(seed, epoch))  # so that dropout depends on nothing that came before
+        module.train()
+        losses = Losses()
+        for inputs, targets in batches.epoch(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(module(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            step += 1
+            losses.add(loss.detach(), len(targets), step)
+            yield StepEnd(epoch, step, loss)
+            if step == max_steps:
+                break
+        metrics = {"train/loss": losses.mean(), **validate()}
+        yield EpochEnd(epoch, step, metrics, perf_counter() - started)
+
+
+class Losses:
+    """The losses of an epoch, left on the device and fetched in blocks: fetching one would wait for each step."""
+
+    BLOCK = 1000
+
+    def __init__(self) -> None:
+        self._pending: list[torch.Tensor] = []
+        self._rows: list[int] = []
+        self._sum = 0.0
+        self._count = 0
+        self._step = 0
+
+    def add(self, loss: torch.Tensor, rows: int, step: int) -> None:
+        """Take in the mean loss of a batch of so many rows."""
+        self._pending.append(loss)
+        self._rows.append(rows)
+        self._step = step
+        if len(self._pending) == self.BLOCK:
+            self._fetch()
+
+    def mean(self) -> float:
+        """Return the mean over all rows."""
+        self._fetch()
+        return self._sum / self._count
+
+    def _fetch(self) -> None:
+        values = torch.stack(self._pending).tolist() if self._pending else []
+        first = self._step - len(values) + 1
+        for step, (value, rows) in enumerate(zip(values, self._rows, strict=True), first):
+            check_finite(value, step)
+            self._sum += value * rows
+            self._count += rows
+        self._pending.clear()
+        self._rows.clear()
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Refuse a loss that nothing can be learned from.
+
+    Raises:
+        NonFiniteLossError: It is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the loss became {loss} at step {step}; try a smaller learning rate (model.training.optimizer.lr), scaled "
+            f"features (a preprocessor such as standard_scaler), or targets of moderate size"
+        )
