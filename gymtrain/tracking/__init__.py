@@ -1,0 +1,5 @@
+"""Turns what training reports into calls of `gymtrain_trackers`; the only room that imports it."""
+
+from gymtrain.tracking.report import Report
+
+__all__ = ["Report"]

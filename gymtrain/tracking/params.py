@@ -1,0 +1,41 @@
+"""A resolved spec as flat params, so that runs line up in a table and differ where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+JSON = Any
+
+
+def model_params(spec: dict[str, JSON]) -> dict[str, JSON]:
+    """Return what the data and the model are, flat.
+
+    Example:
+        >>> model_params({"dataset": {"dataset": {"type": "iris"}, "seed": 0}, "model": {"model": {"type": "mlp"}}})
+        {'dataset/type': 'iris', 'dataset/seed': 0, 'model/type': 'mlp'}
+    """
+    dataset = {key: value for key, value in spec["dataset"].items() if key != "dataset"}
+    return dict(
+        [
+            *_flat("dataset", spec["dataset"]["dataset"]),
+            *_flat("dataset", dataset),
+            *_flat("model", spec["model"]["model"]),
+        ]
+    )
+
+
+def training_params(spec: dict[str, JSON]) -> dict[str, JSON]:
+    """Return how the model is fitted, flat: `training/epochs`, `training/optimizer/lr` and so on."""
+    return dict(_flat("training", spec["model"]["training"]))
+
+
+def _flat(path: str, value: JSON) -> Iterator[tuple[str, JSON]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(f"{path}/{key}", item)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for position, item in enumerate(value):
+            yield from _flat(f"{path}/{position}", item)
+    else:
+        yield path, value

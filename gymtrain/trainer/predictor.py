@@ -1,0 +1,101 @@
+"""What training leaves: from raw rows to labels, through everything that lies between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gymtrain.data.frames import Frame
+from gymtrain.data.preprocessors import Pipeline
+from gymtrain.data.schema import Features, number_of_rows, row_blocks
+from gymtrain.errors import InputError, TaskError
+from gymtrain.models.contract import Learner
+from gymtrain.models.tasks import Task
+
+Array = npt.NDArray[Any]
+
+# Bounds the memory of a prediction: what lies between the rows and the answer is made for so many rows at a time.
+ROWS_AT_A_TIME = 1024
+
+
+@dataclass
+class Predictor:
+    """Features, preprocessors, model and task, as they were fitted together.
+
+    Args:
+        features: What a row looks like.
+        pipeline: The preprocessors.
+        learner: The model.
+        input_shape: The shape of one row as the model gets it.
+        weights: Which weights the model has: `"best"` or `"last"`.
+    """
+
+    features: Features
+    pipeline: Pipeline
+    learner: Learner
+    input_shape: tuple[int, ...]
+    weights: str
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.learner.task
+
+    def scores(self, X: Any) -> Array:
+        """Return what the task decodes, for raw rows in any form.
+
+        Raises:
+            InputError: The rows do not fit the training data.
+        """
+        rows = number_of_rows(X)
+        if rows is None or rows <= ROWS_AT_A_TIME:
+            return self._scores(X)
+        # Filled block by block: a list of blocks would lie between the activations in memory and hold them there.
+        scores: Array | None = None
+        for start, block in zip(range(0, rows, ROWS_AT_A_TIME), row_blocks(X, ROWS_AT_A_TIME), strict=True):
+            part = self._scores(block)
+            if scores is None:
+                scores = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
+            scores[start : start + len(part)] = part
+        assert scores is not None
+        return scores
+
+    def _scores(self, X: Any) -> Array:
+        rows = self.features.check(X, missing=self.pipeline.handles_missing)
+        if len(rows) == 0:
+            width = len(self.task.classes) if self.task.has_probabilities else self.task.output_size
+            return np.empty((0, width), dtype=np.float32)
+        return self.learner.scores(self.inputs(rows))
+
+    def inputs(self, rows: Frame | Array) -> Array:
+        """Return what the preprocessors make of checked rows: float32 of shape (rows, *input_shape)."""
+        if not self.pipeline.steps and isinstance(rows, np.ndarray) and rows.dtype == np.float32:
+            return rows
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported below
+            inputs = np.ascontiguousarray(self.pipeline.transform(rows), dtype=np.float32)
+        if not np.isfinite(inputs.sum()) and not np.isfinite(inputs).all():
+            bad = np.unique(np.nonzero(~np.isfinite(inputs))[0])
+            raise InputError(
+                f"{len(bad)} rows hold values that the preprocessors turn into NaN or infinity, the first is row "
+                f"{bad[0]}; the values are missing, or far outside of those in training"
+            )
+        return inputs
+
+    def predict(self, X: Any) -> Array:
+        """Return labels."""
+        return self.task.decode(self.scores(X))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities.
+
+        Raises:
+            TaskError: The task or the model has none.
+        """
+        if not self.task.has_probabilities:
+            raise TaskError("predict_proba: a regression has no probabilities; use predict()")
+        if not self.learner.has_probabilities:
+            raise TaskError("predict_proba: this model gives classes and no probabilities; use predict()")
+        return self.scores(X)

@@ -1,0 +1,202 @@
+"""From a dataset spec to numbers: loaded, split, and through the preprocessors."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gymtrain.data.augmentors import Augmentation
+from gymtrain.data.frames import Frame
+from gymtrain.data.preprocessors import Pipeline
+from gymtrain.data.schema import Features, as_array, as_features
+from gymtrain.data.sources import Data
+from gymtrain.data.splits import PARTS, Rows, split
+from gymtrain.data.tabular import Tabular
+from gymtrain.errors import DataError
+from gymtrain.models.seeding import seeded
+from gymtrain.models.targets import as_targets, infer_task, task_of
+from gymtrain.models.tasks import Task
+from gymtrain.specs import Dataset, Training
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Prepared:
+    """The rows of an experiment, a little further after each stage.
+
+    Args:
+        features: What a row looks like.
+        task: What is predicted.
+        raw: All rows, as they came.
+        rows: Which rows each part has.
+        targets: What the loss compares with, by part.
+    """
+
+    features: Features
+    task: Task
+    raw: Frame | Array
+    rows: dict[str, Rows]
+    targets: dict[str, Array]
+    pipeline: Pipeline = field(default_factory=lambda: Pipeline([]))
+    inputs: dict[str, Array] = field(default_factory=dict)
+
+    def part(self, name: str) -> Frame | Array:
+        """Return the raw rows of one part."""
+        rows = self.rows[name]
+        return self.raw.take(rows) if isinstance(self.raw, Frame) else self.raw[rows]
+
+    def codes(self, name: str) -> Array:
+        """Return the targets of one part as preprocessors want them: class codes also where those are one-hot rows."""
+        targets = self.targets[name]
+        return targets.argmax(axis=1) if getattr(self.task, "one_hot", False) else targets
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 over all bytes of one part, rows and targets."""
+        digest = hashlib.sha256()
+        part = self.part(name)
+        columns = part.columns if isinstance(part, Frame) else {"X": part}
+        for key, column in {**columns, "y": self.targets[name]}.items():
+            digest.update(f"{key}:{column.dtype}:{column.shape};".encode())
+            digest.update(
+                repr(column.tolist()).encode() if column.dtype == object else np.ascontiguousarray(column).data
+            )
+        return digest.hexdigest()
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """Return how many rows a part has, and how many of each class."""
+        profile: dict[str, Any] = {"rows": len(self.rows[name])}
+        if self.task.name in {"binary", "multiclass"}:
+            counts = np.bincount(self.codes(name), minlength=len(self.task.classes))
+            profile["classes"] = {
+                str(label): int(count) for label, count in zip(self.task.classes, counts, strict=True)
+            }
+        return profile
+
+
+def load(source: Any, spec: Dataset, training: Training) -> Prepared:
+    """Load the rows, find out what they are, and split them.
+
+    Raises:
+        DataError: The dataset gave something that cannot be trained on.
+    """
+    data = _read(source, spec.dataset.type)
+    X, y = as_features(data.X), as_targets(data.y)
+    if len(X) != len(y):
+        raise DataError(f"dataset.dataset: X has {len(X)} rows and y has {len(y)}; every row needs one target")
+    X, groups = _groups(X, data, spec.samples.group_by)
+    name = data.task or infer_task(y)
+    if spec.samples.stratify and name not in {"binary", "multiclass"}:
+        raise DataError(f"dataset.samples.stratify: a {name} task has no classes to keep in proportion; leave it out")
+    rows = split(
+        spec.samples,
+        len(X),
+        seed=spec.seed,
+        shuffle=spec.shuffle,
+        validation_split=training.validation_split,
+        classes=y if spec.samples.stratify else None,
+        groups=groups,
+    )
+    task = task_of(y, data.task, rows["train"], data.target_names, one_hot=spec.one_hot, loss=training.loss)
+    targets = {part: _encoded(task, part, y[rows[part]]) for part in PARTS}
+    return Prepared(Features.of(X), task, X, rows, targets)
+
+
+def build_pipeline(spec: Dataset, features: Features) -> Pipeline:
+    """Make the preprocessors of the spec, not fitted yet; `"auto"` is `tabular` for rows with named columns."""
+    if spec.preprocessors == "auto":
+        return Pipeline([("tabular", Tabular())] if features.columns is not None else [])
+    return Pipeline([(component.type, component.build()) for component in spec.preprocessors])
+
+
+def fit_preprocessors(data: Prepared, spec: Dataset) -> None:
+    """Fit the preprocessors on the train part alone.
+
+    Raises:
+        DataError: A value is missing or infinite where nothing fills it, or a preprocessor cannot take the rows.
+    """
+    data.pipeline = build_pipeline(spec, data.features)
+    data.features.check_values(data.raw, missing=data.pipeline.handles_missing, error=DataError)
+    with seeded(spec.seed):
+        data.pipeline.fit(data.part("train"), data.codes("train"))
+
+
+def transform(data: Prepared, spec: Dataset) -> None:
+    """Turn the rows of every part into float32 for the model.
+
+    Raises:
+        DataError: A preprocessor made NaN or infinity of a value.
+    """
+    for part in PARTS:
+        if len(data.rows[part]):
+            values = data.pipeline.transform(data.part(part), spec.chunk_size)
+            with np.errstate(over="ignore"):  # what does not fit is told below
+                inputs = np.ascontiguousarray(values, dtype=np.float32)
+            if not np.isfinite(inputs).all():
+                bad = np.unique(np.nonzero(~np.isfinite(inputs))[0])
+                raise DataError(
+                    f"after the preprocessors {len(bad)} rows of the {part} part hold NaN or infinity, the first is "
+                    f"row {data.rows[part][bad[0]]} of the dataset; fill missing values and scale large ones"
+                )
+            data.inputs[part] = inputs
+
+
+def build_augmentation(data: Prepared, spec: Dataset) -> Augmentation | None:
+    """Make the augmentors of the spec, and see whether they take these rows; None without any.
+
+    Raises:
+        DataError: An augmentor cannot take rows of this shape.
+    """
+    if not spec.data_augmentors:
+        return None
+    augmentation = Augmentation([component.build() for component in spec.data_augmentors], spec.seed)
+    augmentation.check(data.inputs["train"].shape[1:])
+    return augmentation
+
+
+def _read(source: Any, name: str) -> Data:
+    loaded = source.load()
+    if isinstance(loaded, tuple) and len(loaded) == 2:
+        loaded = Data(*loaded)
+    if not isinstance(loaded, Data):
+        raise DataError(
+            f"dataset.dataset ({name}): load() returned a {type(loaded).__name__}; expected (X, y) or "
+            f"gymtrain.data.sources.Data"
+        )
+    return loaded
+
+
+def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame | Array, Array | None]:
+    if group_by is None:
+        return X, None
+    if isinstance(X, Frame) and group_by in X.columns:
+        column = X.columns[group_by]
+        groups = np.array([repr(item) for item in column.tolist()])
+        return X.select([name for name in X.names if name != group_by]), groups
+    if data.groups is not None and group_by == "groups":
+        groups = as_array(data.groups, DataError)
+        if groups.shape != (len(X),):
+            raise DataError(
+                f"dataset.dataset.groups: got the shape {groups.shape}; expected ({len(X)},), one for each row"
+            )
+        return X, groups
+    known = X.names if isinstance(X, Frame) else ["groups"] if data.groups is not None else []
+    raise DataError(
+        f"dataset.samples.group_by: there is no column {group_by!r}; "
+        + (f"the columns are {', '.join(map(repr, known))}" if known else "give the dataset the argument 'groups'")
+    )
+
+
+def _encoded(task: Task, part: str, y: Array) -> Array:
+    try:
+        targets = task.encode(y)
+    except DataError as error:
+        hint = "" if part == "train" else "; give the train part more rows, or set samples.stratify"
+        raise DataError(f"the {part} part: {error}{hint}") from error
+    if getattr(task, "one_hot", False):
+        return np.eye(len(task.classes), dtype=np.float32)[targets]
+    return targets

@@ -1,0 +1,255 @@
+"""A predictor as a bundle, and back."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gymtrain.bundle import Bundle, Contents, State, Tensor, from_numpy, open_bundle, to_numpy, write
+from gymtrain.data.frames import Frame
+from gymtrain.data.schema import Features
+from gymtrain.errors import BundleError, Fault, SaveError, SpecError
+from gymtrain.models.tasks import task_from_dict
+from gymtrain.models.torch_learner import TorchLearner, restore_learner
+from gymtrain.specs import Component, Experiment
+from gymtrain.trainer.model_card import model_card
+from gymtrain.trainer.predictor import Predictor
+from gymtrain.trainer.preparation import build_pipeline
+
+# What safetensors calls the types of torch.
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
+LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
+
+
+def save(path: str | Path, experiment: Experiment, predictor: Predictor, result: Mapping[str, Any], rows: Any) -> None:
+    """Write a bundle.
+
+    Args:
+        path: Where to; an existing file is replaced once the new one is whole.
+        experiment: The spec.
+        predictor: What was learned.
+        result: What `train()` returned.
+        rows: A few raw rows for the self-check; None for none.
+
+    Raises:
+        SaveError: A component could not be found again by the process that loads the bundle.
+        OSError: The file cannot be written.
+    """
+    _check_findable(experiment)
+    spec = experiment.to_dict()
+    task = predictor.task.to_dict()
+    schema = {"features": predictor.features.to_dict(), "input_shape": list(predictor.input_shape), "labels": task}
+    contents = Contents(
+        spec=spec,
+        schema=schema,
+        results=dict(result),
+        selfcheck=_selfcheck(predictor, rows),
+        readme=model_card(spec, task, dict(result), None),
+        which_weights=predictor.weights,
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        preprocessors=[
+            _state(name, step.save() if hasattr(step, "save") else {}) for name, step in predictor.pipeline.steps
+        ],
+        **_model_members(predictor),
+    )
+    write(path, contents)
+
+
+def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor, dict[str, Any], Any]:
+    """Read a bundle.
+
+    Args:
+        path: The file.
+        trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
+
+    Returns:
+        The spec, what was learned, what `train()` returned, and the rows of the self-check.
+
+    Raises:
+        BundleError: The file is no bundle, was changed, or names a type that is not trusted.
+        FileNotFoundError: There is no such file.
+    """
+    with open_bundle(path) as bundle:
+        experiment = _experiment(bundle, trust, path)
+        try:
+            predictor = _predictor(bundle, experiment, trust)
+            rows = _selfcheck_rows(bundle, predictor)
+        except BundleError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            message = f"{path}: the members do not fit together: {type(error).__name__}: {error}"
+            raise BundleError(message, reason="inconsistent") from error
+        return experiment, predictor, bundle.results, rows
+
+
+def _experiment(bundle: Bundle, trust: Sequence[str], path: str | Path) -> Experiment:
+    try:
+        with Experiment.reading_a_file(trust):
+            return Experiment(**bundle.spec)
+    except SpecError as error:
+        unknown = any(fault.path.endswith("type") for fault in error.faults)
+        raise BundleError(f"{path}: spec.json: {error}", reason="unknown_type" if unknown else "spec") from error
+    except TypeError as error:
+        raise BundleError(f"{path}: spec.json: {error}", reason="spec") from error
+
+
+def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> Predictor:
+    schema = bundle.schema
+    features = Features.from_dict(schema["features"])
+    input_shape = tuple(int(size) for size in schema["input_shape"])
+    pipeline = build_pipeline(experiment.dataset, features)
+    states = bundle.preprocessors()
+    if len(states) != len(pipeline.steps):
+        raise BundleError(
+            f"the spec names {len(pipeline.steps)} preprocessors and the bundle holds {len(states)}",
+            reason="inconsistent",
+        )
+    for (_, step), state in zip(pipeline.steps, states, strict=True):
+        if hasattr(step, "restore"):
+            step.restore(_restored(state, trust))
+    task = task_from_dict(schema["labels"])
+    training = experiment.model.training
+    learner = restore_learner(
+        experiment.model.model,
+        task,
+        input_shape,
+        _model_state(bundle, trust),
+        seed=training.seed,
+        device=training.device,
+    )
+    return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"])
+
+
+def _check_findable(experiment: Experiment) -> None:
+    dataset, model = experiment.dataset, experiment.model
+    components = {
+        "dataset.dataset": dataset.dataset,
+        "model.model": model.model,
+        "model.training.loss": model.training.loss,
+    }
+    lists = {
+        "dataset.preprocessors": [] if dataset.preprocessors == "auto" else dataset.preprocessors,
+        "dataset.data_augmentors": dataset.data_augmentors,
+        "tracking.trackers": experiment.tracking.trackers,
+    }
+    for place, each in lists.items():
+        components |= {f"{place}[{position}]": component for position, component in enumerate(each)}
+    faults = [_unfindable(place, component) for place, component in components.items()]
+    found = [str(fault) for fault in faults if fault is not None]
+    if found:
+        raise SaveError("this trainer could not be loaded by another process:\n  " + "\n  ".join(found))
+
+
+def _unfindable(place: str, component: Component | str) -> Fault | None:
+    if isinstance(component, str) or not component.type.startswith("__main__:"):
+        return None
+    return Fault(
+        place,
+        f"{component.type!r} is defined in the script or notebook that runs, where no other process finds it; put the "
+        f"class in a module that can be imported, or give it a name with @gymtrain.register and register it there too",
+    )
+
+
+def _state(name: str, content: Mapping[str, Any]) -> State:
+    """Sort what a component saved by how it is stored."""
+    arrays = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
+    values = {key: value for key, value in content.items() if key not in arrays and key != "skops"}
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SaveError(
+            f"{name}: save() returned something that is neither a JSON value, a numpy array nor bytes under 'skops': "
+            f"{error}"
+        ) from error
+    return State(
+        values={"type": name, "state": values},
+        tensors={key: from_numpy(np.ascontiguousarray(value).reshape(value.shape)) for key, value in arrays.items()},
+        skops=content.get("skops"),
+    )
+
+
+def _restored(state: State, trust: Sequence[str]) -> dict[str, Any]:
+    # Copies: a preprocessor is small, and outlives the map of the file.
+    arrays = {key: to_numpy(tensor).copy() for key, tensor in state.tensors.items()}
+    skops = {} if state.skops is None else {"skops": state.skops, "trust": list(trust)}
+    return {**state.values["state"], **arrays, **skops}
+
+
+def _model_members(predictor: Predictor) -> dict[str, Any]:
+    learner = predictor.learner
+    if isinstance(learner, TorchLearner):
+        return {"weights": {name: tensor_of(tensor) for name, tensor in learner.save().items()}}
+    state = _state("model", learner.save())
+    return {"weights": state.tensors or None, "model_skops": state.skops, "model_state": state.values["state"]}
+
+
+def _model_state(bundle: Bundle, trust: Sequence[str]) -> dict[str, Any]:
+    weights, values = bundle.weights() or {}, bundle.model_state()
+    if values is None:  # a torch module: it has nothing but tensors
+        return {name: torch_tensor(tensor) for name, tensor in weights.items()}
+    return _restored(State({"state": values}, weights, bundle.model_skops()), trust)
+
+
+def tensor_of(tensor: torch.Tensor) -> Tensor:
+    """Return a tensor of torch as a bundle holds it; its memory is shared, not copied."""
+    if tensor.dtype not in DTYPES:
+        raise SaveError(f"the model has a tensor of type {tensor.dtype}, which safetensors cannot hold")
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return Tensor(DTYPES[tensor.dtype], tuple(tensor.shape), flat.numpy().data)
+
+
+def torch_tensor(tensor: Tensor) -> torch.Tensor:
+    """Return a tensor of a bundle as torch has it; its memory is the map of the file, copied where it is written to."""
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if 0 in tensor.shape:
+        return torch.empty(tensor.shape, dtype=dtype)
+    return torch.frombuffer(tensor.data, dtype=dtype).reshape(tensor.shape)
+
+
+def _selfcheck(predictor: Predictor, rows: Any) -> dict[str, Tensor]:
+    if rows is None or len(rows) == 0:
+        return {}
+    scores = predictor.scores(rows)
+    if isinstance(rows, Frame):
+        columns = {
+            name: [None if item != item else item for item in column.tolist()] for name, column in rows.columns.items()
+        }
+        inputs = np.frombuffer(json.dumps(columns, ensure_ascii=False).encode(), dtype=np.uint8)
+    else:
+        inputs = np.ascontiguousarray(rows)
+    return {"rows": from_numpy(inputs), "scores": from_numpy(np.ascontiguousarray(scores))}
+
+
+def _selfcheck_rows(bundle: Bundle, predictor: Predictor) -> Any:
+    tensor = bundle.selfcheck().get("rows")
+    if tensor is None:
+        return None
+    rows = to_numpy(tensor).copy()
+    if predictor.features.columns is None:
+        return rows
+    kinds = predictor.features.columns
+    columns = json.loads(rows.tobytes())
+    typed = {
+        name: np.array(columns[name], dtype=object if kind == "text" else np.float64) for name, kind in kinds.items()
+    }
+    return Frame(typed, len(next(iter(typed.values()))))

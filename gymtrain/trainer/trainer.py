@@ -1,0 +1,232 @@
+"""The trainer: three dicts in, a tracked run out, one zip that predicts anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gymtrain.errors import Fault, NotTrainedError, SpecError
+from gymtrain.specs import Dataset, Experiment, Model, Tracking, read_spec_file
+
+# The rooms behind this one load torch, which takes seconds: they are imported where they are needed, so that a spec is
+# checked in milliseconds.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from gymtrain.data.schema import Features
+    from gymtrain.trainer.predictor import Predictor
+    from gymtrain.training.callbacks import Callback
+
+Spec = Mapping[str, Any]
+
+
+class Trainer:
+    """An experiment: data, model and tracking, described by three specs.
+
+    Args:
+        dataset: Where the rows come from and what happens to them; a dict or a `gymtrain.Dataset`.
+        model: What learns and how; a dict or a `gymtrain.Model`.
+        tracking: Where runs are written down; a dict or a `gymtrain.Tracking`. Without it, under `runs/` alone.
+
+    Raises:
+        SpecError: Everything that is wrong with the three, at once.
+
+    Example:
+        >>> trainer = Trainer(dataset={"dataset": {"type": "iris"}}, model={"model": {"type": "linear"}})
+        >>> trainer.to_dict()["model"]["training"]["batch_size"]
+        32
+    """
+
+    def __init__(self, dataset: Spec | Dataset, model: Spec | Model, tracking: Spec | Tracking | None = None) -> None:
+        self._experiment = Experiment(dataset=dataset, model=model, tracking={} if tracking is None else tracking)
+        self._predictor: Predictor | None = None
+        self._rows: Any = None
+        self.result: dict[str, Any] | None = None
+        """What the last `train()` returned, or would have if it had not raised; None before."""
+
+    @classmethod
+    def from_dict(cls, spec: Spec) -> Trainer:
+        """Make a trainer from one dict with the keys `dataset`, `model` and, optionally, `tracking`.
+
+        Raises:
+            SpecError: A key is missing or unknown, or a spec is wrong.
+        """
+        given: object = spec
+        if not isinstance(given, Mapping):
+            expected = "expected a dict with the keys 'dataset', 'model' and 'tracking'"
+            raise SpecError([Fault("spec", f"got a {type(given).__name__}; {expected}")])
+        trainer = cls.__new__(cls)
+        trainer._experiment = Experiment(**given)
+        trainer._predictor, trainer._rows, trainer.result = None, None, None
+        return trainer
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Trainer:
+        """Make a trainer from a JSON or YAML file that holds what `from_dict` takes.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            SpecError: The file cannot be read, or the spec is wrong.
+        """
+        return cls.from_dict(read_spec_file(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the resolved spec: plain values with every default written out; live data by its fingerprint."""
+        return self._experiment.to_dict()
+
+    @property
+    def spec_hash(self) -> str:
+        """The SHA-256 of the resolved spec, in hexadecimal: it names the configuration."""
+        return self._experiment.sha256
+
+    def train(self, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+        """Run the experiment.
+
+        Args:
+            callbacks: Told of what happens, in this order.
+
+        Returns:
+            A dict that JSON can hold: `elapsed` (seconds by stage, and `total`), `metrics` (`train/loss`, `val/…` as
+            lists by epoch, `test/…` as numbers), `best`, `status`, `stop_reason`, `hardware_info` and `run` (ids,
+            directories, and the command that opens the UI). It is also written to `result.json` in the run's
+            directory, and kept in `trainer.result`, when training fails too.
+
+        Raises:
+            DataError: The rows cannot be trained on.
+            TrainingError: The model cannot be made or fitted; `NonFiniteLossError` when the loss becomes NaN.
+            CallbackError: A callback raised.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 2}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> result = trainer.train()
+            >>> result["status"], len(result["metrics"]["train/loss"])
+            ('FINISHED', 2)
+        """
+        from gymtrain.trainer.training_run import TrainingRun
+
+        run = TrainingRun(self._experiment, callbacks)
+        self._predictor = None  # what fails leaves nothing learned, rather than what an earlier run had
+        try:
+            self._predictor, self._rows = run.execute()
+        finally:
+            self.result = run.result
+        return self.result
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, float]:
+        """Return the loss (of torch models) and the metrics of the spec on raw rows and their labels.
+
+        Args:
+            X: Rows, as `predict` takes them.
+            y: Their labels or targets, shape (rows,) or (rows, outputs).
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            InputError: The rows do not fit the training data, or `y` does not fit the rows.
+        """
+        from gymtrain.trainer.scoring import evaluate
+
+        return evaluate(self._trained("evaluate"), self._experiment.model.training, X, y)
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return the labels of raw rows.
+
+        Args:
+            X: Rows in the dataset's own units: an array or tensor of shape (rows, …), a frame of pandas, polars or
+                pyarrow with the columns of the training data in any order, a list of rows or of dicts. There may be
+                0 rows.
+
+        Returns:
+            Labels of the training data of shape (rows,); zeros and ones of shape (rows, labels) for several labels;
+            float numbers of shape (rows,) or (rows, outputs) for a regression.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            InputError: The rows do not fit the training data.
+        """
+        return self._trained("predict").predict(X)
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.floating[Any]]:
+        """Return the probability of each class for raw rows.
+
+        Args:
+            X: Rows, as `predict` takes them.
+
+        Returns:
+            Float of shape (rows, classes), also for two classes, with columns in the order of `classes_`. Rows sum
+            to 1, but for several labels, each of which has a probability of its own.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            TaskError: It is a regression, or the model gives no probabilities.
+            InputError: The rows do not fit the training data.
+        """
+        return self._trained("predict_proba").predict_proba(X)
+
+    @property
+    def classes_(self) -> npt.NDArray[Any]:
+        """The labels, in the order of the columns of `predict_proba`.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            TaskError: It is a regression.
+        """
+        return self._trained("classes_").task.classes
+
+    @property
+    def features(self) -> Features:
+        """What a row looks like.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+        """
+        return self._trained("features").features
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that prediction needs into one zip, whole or not at all.
+
+        Args:
+            path: The file; its directory has to exist, a file there is replaced.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            SaveError: A class of yours is defined where no other process finds it.
+            OSError: The path is a directory, or cannot be written; what was there is left as it was.
+        """
+        predictor = self._trained("save")
+        from gymtrain.trainer.saving import save
+
+        save(path, self._experiment, predictor, self.result or {}, self._rows)
+
+    @classmethod
+    def load(cls, path: str | Path, trust: Sequence[str] = ()) -> Trainer:
+        """Read what `save` wrote, without running any code that the file brings.
+
+        Args:
+            path: The file.
+            trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
+                that are registered in this process need no trust.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted.
+        """
+        from gymtrain.trainer.saving import load
+
+        trust = [trust] if isinstance(trust, str) else trust
+        trainer = cls.__new__(cls)
+        trainer._experiment, trainer._predictor, trainer.result, trainer._rows = load(path, trust)
+        return trainer
+
+    def _trained(self, what: str) -> Predictor:
+        if self._predictor is None:
+            raise NotTrainedError(
+                f"{what}: this trainer has not learned anything yet; call train(), or Trainer.load(path)"
+            )
+        return self._predictor

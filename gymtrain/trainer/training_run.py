@@ -1,0 +1,209 @@
+"""One call of `train()`: the stages in order, and what becomes of it in every ending."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+from gymtrain.bundle import atomic_write
+from gymtrain.data.frames import Frame
+from gymtrain.errors import NonFiniteLossError
+from gymtrain.hardware import collect_in_background
+from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.specs import Experiment
+from gymtrain.tracking import Report
+from gymtrain.trainer.fitting import Fitted, evaluation_of, fit_model
+from gymtrain.trainer.model_card import model_card
+from gymtrain.trainer.predictor import Predictor
+from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
+from gymtrain.trainer.stages import Stages
+from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
+
+SELFCHECK_ROWS = 8
+
+
+class TrainingRun:
+    """One execution of an experiment.
+
+    Args:
+        experiment: What to run.
+        callbacks: Told of what happens.
+
+    Attributes:
+        result: What `train()` returns; there also when it raises.
+    """
+
+    def __init__(self, experiment: Experiment, callbacks: Sequence[Callback]) -> None:
+        self.experiment = experiment
+        self.state = TrainingState()
+        self.callbacks = Callbacks(callbacks, self.state)
+        self.stages = Stages(self.state, self.callbacks)
+        self.report = Report(experiment)
+        self.hardware = collect_in_background()
+        self.result: dict[str, Any] = {}
+        self._history: dict[str, list[float]] = {}
+        self._tested: dict[str, float] = {}
+        self._best: dict[str, Any] | None = None
+
+    def execute(self) -> tuple[Predictor, Any]:
+        """Run all stages; whatever ends them, the run is closed and the result written.
+
+        Returns:
+            What was learned, and a few raw rows to check it by later.
+        """
+        began = perf_counter()
+        status = "FAILED"
+        try:
+            with _terminated_as_exit(), self.report:
+                try:
+                    self.report.spec()
+                    self.callbacks.call("on_train_begin")
+                    learned = self._execute_stages(began)
+                except BaseException as error:
+                    self._note(error)
+                    raise
+                finally:
+                    self.state.elapsed["total"] = perf_counter() - began
+                    self.callbacks.call("on_train_end")
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            self._write_result(status)
+        return learned
+
+    def _execute_stages(self, began: float) -> tuple[Predictor, Any]:
+        dataset, training = self.experiment.dataset, self.experiment.model.training
+        source = dataset.dataset.build()
+        with self.stages("download_and_prepare_data"):
+            if hasattr(source, "prepare"):
+                source.prepare()
+        with self.stages("load_data"):
+            data = load(source, dataset, training)
+            self.report.wait_prepared()
+        with self.stages("fit_preprocessors"):
+            fit_preprocessors(data, dataset)
+        with self.stages("transform_data"):
+            transform(data, dataset)
+        with self.stages("augment_data"):
+            augmentation = build_augmentation(data, dataset)
+        self._report_data(data)
+        with self.stages("fit_model"):
+            fitted = fit_model(self.experiment, data, augmentation, self.report, self.callbacks, self._history)
+        self._best, self.state.stop_reason = fitted.best, fitted.stop_reason
+        with self.stages("evaluate_model"):
+            self._tested = self._evaluate(fitted, data)
+            self.state.metrics |= self._tested
+        self._report_summary(fitted, data, perf_counter() - began)
+        weights = "best" if fitted.best else "last"
+        predictor = Predictor(data.features, data.pipeline, fitted.learner, data.inputs["train"].shape[1:], weights)
+        few = data.rows["train"][:SELFCHECK_ROWS]
+        return predictor, data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few]
+
+    def _evaluate(self, fitted: Fitted, data: Prepared) -> dict[str, float]:
+        if "test" not in data.inputs:
+            return {}
+        training = self.experiment.model.training
+        evaluate = evaluation_of(fitted.learner, training, data.inputs["test"], data.targets["test"])
+        return {f"test/{name}": value for name, value in evaluate(fitted.learner).items()}
+
+    def _report_data(self, data: Prepared) -> None:
+        name = self.experiment.dataset.dataset.type
+        contexts = {"train": "training", "val": "validation", "test": "test"}
+        for part, context in contexts.items():
+            if part in data.inputs:
+                self.report.data(
+                    name,
+                    context,  # type: ignore[arg-type]
+                    data.digest(part),
+                    data.features.to_dict(),
+                    data.profile(part),
+                )
+
+    def _report_summary(self, fitted: Fitted, data: Prepared, seconds: float) -> None:
+        epoch = fitted.best["epoch"] if fitted.best else max(self.state.epoch, 1)
+        summary = {f"time/{stage}_s": value for stage, value in self.state.elapsed.items()} | {"time/total_s": seconds}
+        if fitted.best:
+            at_best = {name: values[epoch - 1] for name, values in self._history.items()}
+            summary |= {"best/epoch": epoch} | {
+                f"best/{name.replace('/', '_')}": value for name, value in at_best.items()
+            }
+        if fitted.samples_per_second:
+            summary["perf/samples_per_s"] = fitted.samples_per_second
+        if isinstance(fitted.learner, TorchLearner):
+            parameters = list(fitted.learner.module.parameters())
+            summary["model/params_total"] = sum(each.numel() for each in parameters)
+            summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
+        self.report.summary(self._tested | summary, epoch=epoch)
+        self.report.tag("gymtrain.stop_reason", fitted.stop_reason)
+        self.report.tag("gymtrain.weights", "best" if fitted.best else "last")
+        self.report.machine(self.hardware())
+        sizes = {part: len(rows) for part, rows in data.rows.items()}
+        result = {"metrics": self._history | self._tested, "best": self._best}
+        self.report.description(model_card(self.experiment.to_dict(), data.task.to_dict(), result, sizes))
+
+    def _note(self, error: BaseException) -> None:
+        self.state.exception = error
+        reasons = {KeyboardInterrupt: "interrupt", SystemExit: "signal", NonFiniteLossError: "nan"}
+        self.state.stop_reason = next((why for kind, why in reasons.items() if isinstance(error, kind)), "error")
+        self.report.tag("gymtrain.stop_reason", self.state.stop_reason)
+        self.callbacks.call("on_exception")
+
+    def _write_result(self, status: str) -> None:
+        self.result = json_safe(
+            {
+                "status": status,
+                "stop_reason": self.state.stop_reason,
+                "elapsed": dict(self.state.elapsed),
+                "metrics": self._history | self._tested,
+                "best": self._best,
+                "hardware_info": self.hardware(),
+                "run": self.report.info(),
+                "spec_sha256": self.experiment.sha256,
+            }
+        )
+        path = Path(self.result["run"]["run_dir"]) / "result.json"
+        if path.parent.is_dir():
+            try:
+                with atomic_write(path) as file:
+                    file.write(json.dumps(self.result, indent=2, ensure_ascii=False).encode())
+            except OSError as error:  # what ended the run, or was learned in it, matters more
+                warnings.warn(f"the result is in trainer.result alone: {error}", stacklevel=5)
+
+
+@contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """While this is entered in the main thread, SIGTERM raises SystemExit, so that the run is closed as killed."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def json_safe(value: Any) -> Any:
+    """Return what strict JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import user_code
+
+from gymtrain import Trainer
+from gymtrain.registry import find
+
+Tiny = Callable[..., Trainer]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    """Makes trainers on little data for little time, which write under `tmp_path`."""
+
+    def make(
+        dataset: Any = "iris",
+        model: Any = "linear",
+        training: dict[str, Any] | None = None,
+        tracking: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Trainer:
+        return Trainer(
+            dataset={"dataset": dataset, **fields},
+            model={"model": model, "training": {"epochs": 1} if training is None else training},
+            tracking={"root": str(tmp_path / "runs"), **(tracking or {})},
+        )
+
+    return make
+
+
+@pytest.fixture
+def kept(tiny: Tiny) -> Callable[..., tuple[Trainer, user_code.KeptHistory]]:
+    """Makes trainers like `tiny`, each with the tracker that shows what was reported."""
+
+    def make(*args: Any, tracking: dict[str, Any] | None = None, **kwargs: Any) -> tuple[Trainer, Any]:
+        trainer = tiny(*args, tracking={**(tracking or {}), "trackers": [{"type": "kept_history"}]}, **kwargs)
+        # Not the class that was imported above: a test that imports the module anew registers another.
+        recorded: Any = find("tracker", "kept_history")
+        recorded.last = None
+        return trainer, lambda: recorded.last
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def iris_trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A trainer that has learned the irises, with labels that are text."""
+    X, y = iris()
+    trainer = Trainer(
+        dataset={"dataset": {"type": "arrays", "X": X, "y": y}, "preprocessors": ["standard_scaler"]},
+        model={"model": {"type": "mlp", "hidden": [8]}, "training": {"epochs": 3}},
+        tracking={"root": str(tmp_path_factory.mktemp("iris"))},
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="session")
+def flowers() -> tuple[np.ndarray, np.ndarray]:
+    """The irises: features (150, 4), and their species as text."""
+    return iris()
+
+
+def iris() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_iris
+
+    data = load_iris()
+    return data.data, data.target_names[data.target]
