@@ -1,0 +1,267 @@
+"""The command line: `gymtrain --help`.
+
+What a command needs is imported inside it, so that asking for help loads neither torch nor mlflow nor numpy.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+import typer.core
+
+from gymtrain.errors import CallbackError, Fault, GymtrainError, SpecError, TrainingError
+
+if TYPE_CHECKING:
+    from gymtrain.cli.tables import Kind
+
+FAILED, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose errors are one message and an exit code; GYMTRAIN_DEBUG=1 shows where they come from."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (GymtrainError, OSError, KeyboardInterrupt) as error:
+            if os.environ.get("GYMTRAIN_DEBUG") == "1":
+                raise
+            raise typer.Exit(_report(error)) from None
+
+
+def _report(error: BaseException) -> int:
+    """Say what happened, in words; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read has gone; what is still in the buffer must not fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        _say("Interrupted.")
+        return INTERRUPTED
+    _say(f"Error: {_message(error)}")
+    return FAILED if isinstance(error, TrainingError | CallbackError) else REFUSED
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+# Plain help: rich takes longer to load than all the rest.
+app = typer.Typer(
+    cls=Commands,
+    help="Train models that a file describes, track the runs, and predict from the bundles they leave.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from gymtrain import __version__
+
+        typer.echo(f"gymtrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Nothing but what all commands have in common."""
+
+
+_EXISTING = {"exists": True, "dir_okay": False, "readable": True}
+Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **_EXISTING)]
+BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **_EXISTING)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def validate(
+    specs: Annotated[list[Path], typer.Argument(help="JSON or YAML files.", **_EXISTING)],
+    resolved: Annotated[
+        bool,
+        typer.Option("--resolved", help="Print the spec with every default written out, in the format it came in."),
+    ] = False,
+) -> None:
+    """Check specs; say all that is wrong with them."""
+    from gymtrain.specs import Experiment
+
+    _find_modules_here()
+    refused = False
+    for path in specs:
+        try:
+            experiment = Experiment(**_read_spec(path))
+        except GymtrainError as error:
+            refused = True
+            _say(f"{path}: {error}")
+            continue
+        typer.echo(_written(path, experiment.to_dict()) if resolved else f"{path}: OK {experiment.sha256}")
+    if refused:
+        raise typer.Exit(REFUSED)
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    from gymtrain.specs import read_spec_file
+
+    try:
+        return {str(name): section for name, section in read_spec_file(path).items()}
+    except UnicodeDecodeError as error:
+        raise SpecError([Fault(str(path), "is no text; expected JSON or YAML in UTF-8")]) from error
+
+
+def _written(path: Path, content: dict[str, Any]) -> str:
+    if path.suffix.lower() == ".json":
+        return _json(content)
+    import yaml
+
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, explicit_start=True)
+    return text.rstrip("\n")
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from gymtrain.specs import json_schema
+
+    typer.echo(_json(json_schema()))
+
+
+@app.command()
+def train(
+    spec: Spec,
+    save: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Write the trained model there.")] = None,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train what a spec describes."""
+    _find_modules_here()
+    _check_folder(save)
+    content = _read_spec(spec)
+    if root is not None:
+        tracking = content.get("tracking", {})
+        content["tracking"] = {**tracking, "root": str(root)} if isinstance(tracking, dict) else tracking
+
+    from gymtrain.trainer import Trainer
+    from gymtrain.training.progress import ProgressBar
+
+    trainer = Trainer.from_dict(content)
+    show_progress = sys.stderr.isatty() and not no_progress
+    result = trainer.train(callbacks=[ProgressBar()] if show_progress else [])
+    if save is not None:
+        trainer.save(save)
+    if as_json:
+        typer.echo(_json(result))
+    else:
+        from gymtrain.cli.reports import print_result
+
+        print_result(result, save)
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **_EXISTING)],
+    output: Annotated[Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.")] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Copy this column of the input in front.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that are in memory at a time.")] = 8192,
+    kind: Annotated[
+        Literal["csv", "parquet"] | None,
+        typer.Option("--format", help="The format of INPUT, where its name does not tell."),
+    ] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
+    ] = None,
+) -> None:
+    """Predict from the rows of a table; CSV comes out."""
+    _find_modules_here()
+    _check_folder(output)
+
+    from gymtrain.bundle import atomic_write
+    from gymtrain.bundle import inspect as read_bundle
+    from gymtrain.cli.predictions import Predictions
+    from gymtrain.cli.tables import TableFile
+    from gymtrain.trainer import Trainer
+
+    rows = TableFile(table, kind or _kind_of(table))
+    trainer = Trainer.load(bundle, trust=trust or ())
+    predictions = Predictions(
+        trainer, rows, labels=read_bundle(bundle)["schema"]["labels"], id_column=id_column, proba=proba
+    )
+    if output is None:
+        predictions.write(sys.stdout.buffer, batch_size)
+    else:
+        with atomic_write(output) as file:
+            predictions.write(file, batch_size)
+
+
+def _kind_of(path: Path) -> Kind:
+    suffixes: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+    if path.suffix.lower() not in suffixes:
+        raise typer.BadParameter(
+            f"{str(path)!r} ends in neither {', '.join(suffixes)}; say --format csv or --format parquet",
+            param_hint="INPUT",
+        )
+    return suffixes[path.suffix.lower()]
+
+
+@app.command()
+def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
+    """Show what a bundle is, without loading it."""
+    from gymtrain.bundle import inspect as read_bundle
+
+    content = read_bundle(bundle)
+    if as_json:
+        typer.echo(_json(content))
+    else:
+        from gymtrain.cli.reports import print_bundle
+
+        print_bundle(bundle, content)
+
+
+def _find_modules_here() -> None:
+    """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse before the work is done and not after it."""
+    if path is not None and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))

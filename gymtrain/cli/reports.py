@@ -1,0 +1,159 @@
+"""What a training came to, and what a bundle is, as tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gymtrain.errors import BundleError, some
+
+PARTS = ("train", "val", "test")
+_SHOWN = 20
+
+
+def print_result(result: dict[str, Any], saved: Path | None) -> None:
+    """Print what `Trainer.train` returned: the metrics of the epoch whose weights are kept, and where the run is."""
+    console = Console()
+    console.print(_metrics_table(result))
+    facts = {
+        "status": f"{result['status']}, {_text(result['stop_reason'])}, after {result['elapsed']['total']:.1f} s",
+        "weights": _kept(result["best"]),
+        "run": result["run"]["run_dir"],
+        "bundle": None if saved is None else str(saved),
+        "compare": result["run"]["ui"],
+    }
+    _print_lines(console, facts)
+
+
+def print_bundle(path: Path, content: dict[str, Any]) -> None:
+    """Print what `gymtrain.inspect` returned.
+
+    Raises:
+        BundleError: It is verified, but does not say what the bundle of a trainer says.
+    """
+    results = content["results"]
+    try:
+        facts = dict(_facts(path, content))
+        metrics = _metrics_table(results) if results.get("metrics") else None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        message = (
+            f"{path}: the members do not fit together: {type(error).__name__}: {error}; --json shows what they hold"
+        )
+        raise BundleError(message, reason="inconsistent") from error
+    console = Console()
+    _print_lines(console, facts)
+    if metrics is not None:
+        console.print(metrics)
+    members = Table("member", "bytes", "SHA-256")
+    for name, member in content["manifest"]["members"].items():
+        members.add_row(name, f"{member['size']:,}", member["sha256"][:16])
+    console.print(members)
+
+
+def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    manifest, spec, results = content["manifest"], content["spec"], content["results"]
+    features, labels = content["schema"]["features"], content["schema"]["labels"]
+    yield "bundle", f"{path}, {path.stat().st_size:,} bytes"
+    yield "format", f"{manifest['format']} {manifest['format_version']}"
+    yield "created", manifest["created"]
+    yield "task", labels["task"]
+    yield "classes", some(labels["classes"], 10) if "classes" in labels else None
+    yield "outputs", _text(labels.get("names") or labels.get("outputs"))
+    yield "features", _features(features)
+    yield "dataset", _component(spec["dataset"]["dataset"])
+    yield "preprocessors", ", ".join(map(_component, _listed(spec["dataset"]["preprocessors"]))) or "none"
+    yield "model", _component(spec["model"]["model"])
+    yield (
+        "training",
+        _arguments({name: value for name, value in spec["model"]["training"].items() if value is not None}),
+    )
+    yield "weights", _kept(results.get("best"))
+    yield "elapsed", _seconds(results.get("elapsed") or {})
+    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
+
+
+def _metrics_table(result: dict[str, Any]) -> Table:
+    metrics = result["metrics"]
+    present = [part for part in PARTS if any(name.startswith(f"{part}/") for name in metrics)]
+    table = Table("metric", *present)
+    for name in sorted({key.partition("/")[2] for key in metrics}, key=lambda name: (name != "loss", name)):
+        table.add_row(name, *(_value(metrics.get(f"{part}/{name}"), result.get("best")) for part in present))
+    return table
+
+
+def _value(value: Any, best: dict[str, Any] | None) -> str:
+    """A number, or of a list by epoch the number of the epoch whose weights are kept."""
+    if isinstance(value, list):
+        value = None if not value else value[-1 if best is None else best["epoch"] - 1]
+    return f"{value:.4g}" if isinstance(value, int | float) else _text(value) or ""
+
+
+def _kept(best: dict[str, Any] | None) -> str:
+    if best is None:
+        return "of the last epoch"
+    return f"of epoch {best['epoch']}, the best by {best['metric']} ({_value(best['value'], None)})"
+
+
+def _features(features: dict[str, Any]) -> str:
+    if features["columns"] is None:
+        return f"{features['dtype']} of shape {tuple(features['shape'])}"
+    columns = [f"{column['name']} ({column['kind']})" for column in features["columns"]]
+    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+    return ", ".join(columns[:_SHOWN]) + more
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _component(component: Any) -> str:
+    if not isinstance(component, dict):
+        return _text(component) or ""
+    arguments = {name: value for name, value in component.items() if name != "type" and value is not None}
+    return f"{component['type']}({_arguments(arguments)})" if arguments else str(component["type"])
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={_component(value) if _is_component(value) else _short(value)}" for name, value in arguments.items()
+    )
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, dict) and "type" in value
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _seconds(elapsed: dict[str, float]) -> str:
+    """The longest first, which is the total."""
+    longest = sorted(elapsed.items(), key=lambda item: -item[1])
+    return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in longest)
+
+
+def _print_lines(console: Console, facts: dict[str, str | None]) -> None:
+    """Print one fact to a line; in a pipe lines are not broken, so that what they hold can be copied."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value is not None:
+            console.print(
+                Text.assemble((f"{name:<{width}}  ", "bold"), _printable(value)), soft_wrap=not console.is_terminal
+            )
+
+
+def _printable(text: str) -> str:
+    """A bundle may come from anybody, and terminals obey some characters."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
