@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gymtrain
+from gymtrain_trackers import Run
+from gymtrain_trackers.conformance import Stored, TrackerConformance
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+COMMAND = Path(sys.executable).with_name("gymtrain")
+
+
+def run(*command, cwd: Path) -> str:
+    """Run a program as a user does, and return what it prints."""
+    done = subprocess.run([str(each) for each in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+def module_of(name: str):
+    reference = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(reference)
+    reference.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_demo_trains_two_models_and_predicts_in_another_process_and_does_so_again(tmp_path):
+    for _ in range(2):
+        printed = run(sys.executable, EXAMPLES / "digits.py", "--epochs", "2", cwd=tmp_path)
+
+        assert "1797 of its 1797 predictions are the ones made here" in printed
+        assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/runs/mlflow.db" in printed
+        assert len(re.findall(r"[0-9a-f]{32}", printed)) == 2
+
+    assert gymtrain.inspect(tmp_path / "digits.zip")["results"]["status"] == "FINISHED"
+    assert len(list((tmp_path / "runs" / "digits").iterdir())) == 4
+    assert len(list((tmp_path / "runs" / "tensorboard" / "digits").iterdir())) == 4
+
+
+@pytest.mark.slow
+def test_the_example_of_a_frame_predicts_the_same_on_the_command_line(tmp_path):
+    printed = run(sys.executable, EXAMPLES / "tabular.py", cwd=tmp_path)
+    command = re.search(r"^  gymtrain (.*)$", printed, re.MULTILINE)[1]
+
+    lines = list(csv.DictReader(run(COMMAND, *command.split(), cwd=tmp_path).splitlines()))
+
+    assert len(lines) == 8
+    for line in lines:
+        row = re.search(rf"^{line['id']} .*$", printed, re.MULTILINE)[0].split()
+        assert row[3] == line["prediction"]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_model_is_loaded_by_a_process_that_imports_it(tmp_path):
+    run(sys.executable, EXAMPLES / "custom_model.py", cwd=tmp_path)
+    program = (
+        f"import sys; sys.path.append({str(EXAMPLES)!r})\n"
+        "import custom_model\n"
+        "from gymtrain import Trainer\n"
+        "print(Trainer.load('residual.zip').predict_proba([[10.0] * 30]).shape)"
+    )
+
+    assert run(sys.executable, "-c", program, cwd=tmp_path) == "(1, 2)\n"
+
+
+@pytest.mark.slow
+def test_the_example_of_a_tracker_prints_the_metrics_of_its_run(tmp_path):
+    printed = run(sys.executable, EXAMPLES / "custom_tracker.py", cwd=tmp_path)
+
+    lines = printed.splitlines()
+    assert [line.split(",")[1] for line in lines if line.startswith("val/loss,")] == ["1", "2", "3"]
+    assert "status,,FINISHED" in lines
+
+
+@pytest.mark.slow
+def test_the_example_of_a_spec_is_trained_by_the_command_line(tmp_path):
+    spec = yaml.safe_load((EXAMPLES / "experiment.yaml").read_text(encoding="utf-8"))
+    spec["model"]["training"]["epochs"] = 2
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+
+    run(COMMAND, "validate", EXAMPLES / "experiment.yaml", cwd=tmp_path)
+    run(COMMAND, "train", "short.yaml", "--save", "digits.zip", cwd=tmp_path)
+
+    assert len(gymtrain.inspect(tmp_path / "digits.zip")["results"]["metrics"]["train/loss"]) == 2
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+
+
+def test_the_example_of_a_spec_is_the_one_of_the_readme():
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```yaml\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[1]
+    example = (EXAMPLES / "experiment.yaml").read_text(encoding="utf-8")
+
+    specs = [gymtrain.Trainer.from_dict(yaml.safe_load(text)).to_dict() for text in (shown, example)]
+
+    assert specs[0] == specs[1]
+
+
+class TestTheTrackerOfTheExample(TrackerConformance):
+    @pytest.fixture
+    def tracker(self, monkeypatch):
+        # The module registers its tracker, which is not to be known to other tests.
+        monkeypatch.setattr("gymtrain.registry.names._registered", {})
+        return module_of("custom_tracker").CsvTracker()
+
+    def read(self, tracker, run: Run) -> Stored:
+        with (run.directory / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            *points, last = list(csv.reader(file))[1:]
+        metrics: dict[str, list[tuple[int, float]]] = {}
+        for key, step, value in points:
+            metrics.setdefault(key, []).append((int(step), float(value)))
+        return Stored(metrics=metrics, status=last[2])
