@@ -51,12 +51,10 @@ __all__ = [
     "Dataset",
     "GymtrainError",
     "InputError",
-    "inspect",
     "MissingDependencyError",
     "Model",
     "NonFiniteLossError",
     "NotTrainedError",
-    "register",
     "RegistrationError",
     "SaveError",
     "SpecError",
@@ -64,6 +62,8 @@ __all__ = [
     "Tracking",
     "Trainer",
     "TrainingError",
+    "inspect",
+    "register",
 ]
 
 if TYPE_CHECKING:

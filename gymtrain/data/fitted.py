@@ -78,6 +78,7 @@ def load(data: bytes, trust: Collection[str] = ()) -> Any:
     import skops.io
 
     try:
+        _refuse_growth(data)
         found = set(skops.io.get_untrusted_types(data=data))
         unknown = sorted(found - TRUSTED - set(trust))
         if not unknown:
@@ -88,6 +89,16 @@ def load(data: bytes, trust: Collection[str] = ()) -> Any:
         f"a fitted scikit-learn object holds {', '.join(unknown)}; if you trust the file, pass trust={unknown!r}",
         reason="unknown_type",
     )
+
+
+def _refuse_growth(data: bytes) -> None:
+    """Refuse what would take more memory than the bytes do: `dump` stores, it does not compress."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("its members are compressed; expected them stored")
+    if sum(member.file_size for member in members) > len(data):
+        raise ValueError("its members claim more bytes than there are")
 
 
 def _canonical(data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -100,7 +101,10 @@ class Task:
                     "class_weight",
                     f"the loss {component.type} is yours, and has to weigh the classes itself; leave it out",
                 )
-            loss = component.build(**arguments)
+            # A loss of the user's is a class, or a function of outputs and targets.
+            target: Any = component.target
+            is_function = _is_own(component) and not isinstance(target, type)
+            loss = partial(target, **component.arguments) if is_function else component.build(**arguments)
         return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 

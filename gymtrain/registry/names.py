@@ -59,6 +59,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 }
 KINDS = tuple(BUILTIN)
 
+# Where installed packages announce types of theirs.
+PLUGIN_GROUPS = {kind: f"gymtrain.{'losses' if kind == 'loss' else kind + 's'}" for kind in KINDS}
+
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -177,4 +180,4 @@ def _locate(location: str) -> Callable[..., Any]:
 @cache
 def _plugins(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
     """Return what installed packages offer under the entry-point group, `gymtrain.models` and so on."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=f"gymtrain.{kind}s")}
+    return {point.name: point for point in importlib.metadata.entry_points(group=PLUGIN_GROUPS[kind])}

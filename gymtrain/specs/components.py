@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -68,6 +69,32 @@ class Component:
         return target(**self.arguments, **injected)
 
 
+class Absent:
+    """Stands for a type that this process does not have, in a spec that comes out of a file.
+
+    A prediction needs the model and the preprocessors; the dataset that the model was trained on, and where the run was
+    shown, are only of interest to who trains again.
+
+    Args:
+        reason: Why it is not there.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            UnknownTypeError: Always.
+        """
+        raise UnknownTypeError(self._reason)
+
+
+# What a prediction does without.
+_DISPENSABLE = {"dataset", "augmentor", "tracker", "loss"}
+
+
 def check_component(kind: str, value: Any) -> Component:
     """Check one component of a spec.
 
@@ -81,6 +108,8 @@ def check_component(kind: str, value: Any) -> Component:
     if faults:
         raise FaultsFound(faults)
     target = _find(kind, name)
+    if isinstance(target, Absent):
+        return Component(name, target, given)
     if isinstance(target, ForeignClass):
         return _foreign_component(target, given)
     _check_contract(kind, target)
@@ -124,10 +153,14 @@ def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
         if kind != "loss" or name not in known_names("loss"):
             known = foreign_names(kind)
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            if trusted_types.get() is not None and kind == "loss":
+                return Absent(f"{name!r} is not a known loss in this process")
             raise fault(f"{name!r} is not a known {kind}{hint}", "type")
     try:
         return find(kind, name, trusted=trusted_types.get())
     except UnknownTypeError as error:
+        if trusted_types.get() is not None and kind in _DISPENSABLE:
+            return Absent(str(error))
         raise fault(str(error), "type") from error
 
 
@@ -155,7 +188,7 @@ def _resolved(target: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def _checked_arguments(kind: str, target: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     try:
-        model = arguments_model(target, INJECTED.get(kind, frozenset()) - set(given))
+        model = arguments_model(target, _injected(kind, target) - set(given))
     except (ValueError, TypeError) as error:
         raise fault(
             f"the arguments of {target!r} cannot be told: {error}; name a class written in Python", "type"
@@ -171,8 +204,15 @@ def _checked_arguments(kind: str, target: Callable[..., Any], given: dict[str, A
     return arguments
 
 
+def _injected(kind: str, target: Callable[..., Any]) -> frozenset[str]:
+    """Return the arguments that are not the spec's to give: for a loss that is a function, outputs and targets."""
+    if kind == "loss" and not isinstance(target, type):
+        return frozenset(list(inspect.signature(target).parameters)[:2])
+    return INJECTED.get(kind, frozenset())
+
+
 # Their constructors only keep what they are given, and refuse what no annotation can: two bounds in the wrong order.
-_MADE_ONCE = {"preprocessor", "augmentor"}
+_MADE_ONCE = {"preprocessor", "augmentor", "tracker"}
 
 
 def _try(target: Callable[..., Any], arguments: dict[str, Any]) -> None:

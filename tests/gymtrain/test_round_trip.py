@@ -117,9 +117,6 @@ def cases() -> list[Case]:
     return found
 
 
-UNSTABLE = pytest.mark.xfail(
-    reason="skops keeps the padding of structs and the identity of equal numbers; reported", strict=False
-)
 CASES = {case.name: case for case in cases()}
 
 PROGRAM = """
@@ -215,15 +212,7 @@ def members(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=UNSTABLE)
-        if any(kind in name for kind in ("Forest", "Tree", "GradientBoostingR", "KNeighbors"))
-        else name
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_what_another_process_saves_again_is_the_same_to_the_byte(saved, outcomes, name):
     index = list(CASES).index(name)
 
@@ -429,3 +418,22 @@ def test_weights_that_do_not_fit_the_spec_are_refused(iris_trainer, tmp_path, ch
     with pytest.raises(BundleError, match=r"weights\.safetensors|spec\.json") as caught:
         Trainer.load(path)
     assert caught.value.reason == reason
+
+
+def test_a_bundle_predicts_where_its_dataset_and_its_loss_are_not_known(tiny, tmp_path):
+    trainer = tiny("user_rows", training={"epochs": 1, "loss": "user_loss"})
+    trainer.train()
+    trainer.save(tmp_path / "user.zip")
+    code = f"""
+from gymtrain import GymtrainError, Trainer
+trainer = Trainer.load({str(tmp_path / "user.zip")!r})
+print(trainer.predict([[0.5] * 6]).shape)
+try:
+    trainer.train()
+except GymtrainError as error:
+    print(error)
+"""
+
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert output.startswith("(1,)\n'user_rows' is not a registered dataset")

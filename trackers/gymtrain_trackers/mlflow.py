@@ -70,11 +70,6 @@ class MLflowTracker(Tracker):
         self._run_id: str
         self._info: dict[str, JSON] = {}
 
-    @staticmethod
-    def check_arguments(tracking_uri: str | None, artifact_location: str | None) -> None:
-        """Refuse what the constructor would refuse, while a spec is being checked."""
-        checked_uri(tracking_uri, "tracking_uri")
-
     def prepare(self) -> None:
         import_mlflow()
 

@@ -127,6 +127,7 @@ def test_what_was_asked_of_an_estimator_does_not_change_its_bytes(name: str) -> 
     assert dump(estimator) == before
 
 
+@pytest.mark.slow
 def test_the_same_estimator_gives_the_same_bytes_in_every_process() -> None:
     code = """
 import sys, hashlib, numpy as np
@@ -193,6 +194,21 @@ def without_schema(data: bytes) -> bytes:
         for name in old.namelist():
             new.writestr(name, b"{}" if name == "schema.json" else old.read(name))
     return target.getvalue()
+
+
+def compressed(data: bytes) -> bytes:
+    target = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return target.getvalue()
+
+
+def test_bytes_that_would_grow_in_memory_are_refused() -> None:
+    data = compressed(dump(fit("Ridge", {}, NUMBERS)))
+
+    with pytest.raises(BundleError, match=r"cannot be read: its members are compressed; expected them stored$"):
+        load(data)
 
 
 @pytest.mark.parametrize(
