@@ -157,7 +157,7 @@ def _collect(torch_is_imported: bool) -> dict[str, Any]:
             "limit_bytes": limits.memory_bytes,
         },
         "gpu": _gpus(torch, attempt),
-        "libraries": attempt("libraries", _libraries) or {},
+        "libraries": attempt("libraries", library_versions) or {},
         "threads": {"torch": attempt("threads of torch", torch.get_num_threads)} if torch else {},
         "errors": attempt.errors,
     }
@@ -266,7 +266,8 @@ def _text(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def _libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that matter, of those that are installed, without importing any."""
     installed = {}
     for name in _LIBRARIES:
         try:

@@ -94,7 +94,7 @@ for dataset in given["dataset"]:
             model={"model": model, "training": {"metrics": ["accuracy", "f1"], "loss": "cross_entropy"}},
             tracking={"trackers": given["tracker"]},
         )
-        trainer.to_dict(), trainer.spec_hash
+        trainer.to_dict(), trainer.spec_sha256
 json_schema()
 """
     assert loads(code) & {"torch", "mlflow", "tensorboard"} == set()

@@ -298,3 +298,17 @@ def rows_of(task: str, rows: int = 40, seed: int = 0) -> tuple[np.ndarray, np.nd
 def user_loss(outputs: torch.Tensor, targets: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """A loss that is a function, with an argument of its own."""
     return scale * nn.functional.mse_loss(outputs.flatten(), targets.flatten().to(outputs.dtype))
+
+
+class Tied(nn.Module):
+    """Two layers that share one weight."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
+        super().__init__()
+        self.encode = nn.Linear(input_shape[0], input_shape[0], bias=False)
+        self.decode = nn.Linear(input_shape[0], input_shape[0])
+        self.decode.weight = self.encode.weight
+        self.head = nn.Linear(input_shape[0], output_size)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.head(self.decode(self.encode(rows).relu()).relu())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
-from gymtrain.errors import CallbackError, Fault, GymtrainError, SpecError, TrainingError
+from gymtrain.errors import CallbackError, GymtrainError, SpecError, TrainingError
 
 if TYPE_CHECKING:
     from gymtrain.cli.tables import Kind
@@ -109,13 +109,13 @@ def validate(
     ] = False,
 ) -> None:
     """Check specs; say all that is wrong with them."""
-    from gymtrain.specs import Experiment
+    from gymtrain.specs import Experiment, read_spec_file
 
     _find_modules_here()
     refused = False
     for path in specs:
         try:
-            experiment = Experiment(**_read_spec(path))
+            experiment = Experiment(**read_spec_file(path))
         except GymtrainError as error:
             refused = True
             _say(f"{path}: {error}")
@@ -123,15 +123,6 @@ def validate(
         typer.echo(_written(path, experiment.to_dict()) if resolved else f"{path}: OK {experiment.sha256}")
     if refused:
         raise typer.Exit(REFUSED)
-
-
-def _read_spec(path: Path) -> dict[str, Any]:
-    from gymtrain.specs import read_spec_file
-
-    try:
-        return {str(name): section for name, section in read_spec_file(path).items()}
-    except UnicodeDecodeError as error:
-        raise SpecError([Fault(str(path), "is no text; expected JSON or YAML in UTF-8")]) from error
 
 
 def _written(path: Path, content: dict[str, Any]) -> str:
@@ -168,7 +159,9 @@ def train(
     """Train what a spec describes."""
     _find_modules_here()
     _check_folder(save)
-    content = _read_spec(spec)
+    from gymtrain.specs import read_spec_file
+
+    content = read_spec_file(spec)
     if root is not None:
         tracking = content.get("tracking", {})
         content["tracking"] = {**tracking, "root": str(root)} if isinstance(tracking, dict) else tracking

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Collection
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,12 @@ class SklearnTransformer(Preprocessor):
     """
 
     def __init__(self, transformer: str, **arguments: Any) -> None:
-        self.fitted = build_estimator(transformer, arguments)
+        self._name, self._arguments = transformer, arguments
+
+    @cached_property
+    def fitted(self) -> Any:
+        """The transformer. Made when it is fitted: a restored one is not asked for the arguments that it once took."""
+        return build_estimator(self._name, self._arguments)
 
     @classmethod
     def resolve_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:

@@ -160,17 +160,21 @@ def check_finite(X: Matrix, *, missing: bool, error: type[GymtrainError]) -> Non
     Raises:
         GymtrainError: Of the class given, with the rows and the features where they are.
     """
+    rows = rows_that_are_not_finite(X, missing=missing)
+    if len(rows):
+        infinite = np.isinf(X[rows]).any()
+        kind, remedy = ("infinite values", "remove them") if infinite else ("missing values (NaN)", _FILL)
+        raise error(f"X has {kind} in {len(rows)} rows, the first at row {rows[0]}; {remedy}")
+
+
+def rows_that_are_not_finite(X: Matrix, *, missing: bool = False) -> npt.NDArray[np.int64]:
+    """Return the positions of the rows that hold an infinite value, or a missing one unless those may be there."""
     # A sum is finite unless something in it is not, or it overflows: it needs no memory of the size of the data.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(X.sum()):
-            return
+            return np.empty(0, dtype=np.int64)
     bad = np.isinf(X) if missing else ~np.isfinite(X)
-    if bad.any():
-        rows = np.unique(np.nonzero(bad)[0])
-        kind = "infinite values" if np.isinf(X[bad]).any() else "missing values (NaN)"
-        raise error(
-            f"X has {kind} in {len(rows)} rows, the first at row {rows[0]}; {_FILL if 'NaN' in kind else 'remove them'}"
-        )
+    return np.unique(np.nonzero(bad)[0])
 
 
 def as_features(X: Any) -> Frame | Matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,16 @@ class SklearnModel(Model):
     """
 
     def __init__(self, estimator: str, **arguments: Any) -> None:
-        self.estimator = build_estimator(estimator, arguments)
+        self._name, self._arguments = estimator, arguments
+
+    @cached_property
+    def estimator(self) -> Any:
+        """The estimator. Made when it is fitted: a restored one is not asked for the arguments that it once took."""
+        return build_estimator(self._name, self._arguments)
 
     def __getattr__(self, name: str) -> Any:
         # Whether there are probabilities depends on the estimator and on its arguments.
-        if name == "predict_proba" and hasattr(self.__dict__.get("estimator"), "predict_proba"):
+        if name == "predict_proba" and hasattr(self.estimator, "predict_proba"):
             return self._predict_proba
         raise AttributeError(name)
 

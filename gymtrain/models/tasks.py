@@ -49,6 +49,10 @@ class Task:
         """Turn labels into targets."""
         raise NotImplementedError
 
+    def codes(self, targets: Array) -> Array:
+        """Turn targets into what models of other libraries and preprocessors take: for classes int64 codes (rows,)."""
+        return targets
+
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
         """Turn outputs of shape (rows, output_size) into scores."""
         raise NotImplementedError
@@ -136,7 +140,7 @@ class _Classes(Task):
         return self._classes
 
     def encode(self, y: Array) -> Array:
-        """Return int64 codes of shape (rows,).
+        """Return int64 codes of shape (rows,); with `one_hot` float32 of shape (rows, classes).
 
         Raises:
             DataError: A label was not there in training, or a row has several.
@@ -148,7 +152,11 @@ class _Classes(Task):
         if (codes < 0).any():
             unseen = sorted({label for label, code in zip(labels, codes, strict=True) if code < 0}, key=repr)
             raise DataError(f"the labels {some(unseen)} are not among those of the training data, {some(self._codes)}")
-        return codes
+        return np.eye(len(self._codes), dtype=np.float32)[codes] if self.one_hot else codes
+
+    def codes(self, targets: Array) -> Array:
+        """Return int64 codes of shape (rows,), whatever the loss is given."""
+        return targets.argmax(axis=1) if self.one_hot else targets
 
     def decode(self, scores: Array) -> Array:
         """Return the most probable label of each row."""

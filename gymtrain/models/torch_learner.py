@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,8 +114,20 @@ class TorchLearner(Learner):
                     f"{own[name].dtype} of shape {tuple(own[name].shape)}",
                     reason="weights_shape",
                 )
+        tied = _tied(self.module)
         self.module.load_state_dict(state, assign=True)
+        for name, original in tied.items():
+            # Assigning gave each name a tensor of its own; they are one again, as training left them.
+            owner, _, own_name = name.rpartition(".")
+            setattr(self.module.get_submodule(owner), own_name, self.module.get_parameter(original))
         self.module.to(self.device).eval()
+
+
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Return the names of parameters that are others under a second name, with the first name of each."""
+    first: dict[int, str] = {}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: first[id(tensor)] for name, tensor in named if first.setdefault(id(tensor), name) != name}
 
 
 def as_input(X: Array) -> torch.Tensor:
@@ -143,6 +156,8 @@ def build_learner(
     if isinstance(model, nn.Module):
         place = choose_device(device)
         return TorchLearner(model.to(place), task, place)
+    if isinstance(model, SklearnModel):
+        model.check_task(task)
     return LibraryLearner(model, task)
 
 
@@ -187,9 +202,7 @@ def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> An
         raise
     except Exception as error:
         raise TrainingError(f"model.model ({component.type}): the constructor failed: {error}") from error
-    if isinstance(model, SklearnModel):
-        model.check_task(task)
-    elif isinstance(model, nn.Module):
+    if isinstance(model, nn.Module):
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             # Lazy layers take their shapes, and draw their first weights, when they see a row.
             TorchLearner(model, task, torch.device("cpu")).check_outputs(torch.zeros(1, *input_shape))
@@ -206,6 +219,7 @@ def _place(device: str) -> torch.device:
     try:
         return choose_device(device)
     except TrainingError:
+        warnings.warn(f"the model was trained on {device!r}, which is not there; it predicts on the CPU", stacklevel=2)
         return torch.device("cpu")
 
 

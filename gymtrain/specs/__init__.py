@@ -2,7 +2,7 @@
 
 from gymtrain.specs.components import Component
 from gymtrain.specs.dataset import Dataset, Samples
-from gymtrain.specs.experiment import Experiment
+from gymtrain.specs.experiment import Experiment, spec_sha256
 from gymtrain.specs.files import read_spec_file
 from gymtrain.specs.fingerprint import fingerprint, is_fingerprint
 from gymtrain.specs.json_schema import json_schema
@@ -21,4 +21,5 @@ __all__ = [
     "is_fingerprint",
     "json_schema",
     "read_spec_file",
+    "spec_sha256",
 ]

@@ -91,8 +91,8 @@ class Absent:
         raise UnknownTypeError(self._reason)
 
 
-# What a prediction does without.
-_DISPENSABLE = {"dataset", "augmentor", "tracker", "loss"}
+# What a prediction needs; of everything else in a file only the words are kept until somebody trains with it.
+_NEEDED = {"model", "preprocessor"}
 
 
 def check_component(kind: str, value: Any) -> Component:
@@ -104,12 +104,21 @@ def check_component(kind: str, value: Any) -> Component:
     if isinstance(value, Component):
         return value
     name, given = _split(kind, value)
+    try:
+        return _resolved_component(kind, name, given)
+    except FaultsFound as error:
+        if trusted_types.get() is None or kind in _NEEDED:
+            raise
+        # The libraries of this process may know other optimizers and other arguments than those that wrote the file.
+        reasons = [found.message if found.path == "type" else str(found) for found in error.faults]
+        return Component(name, Absent("; ".join(reasons)), given)
+
+
+def _resolved_component(kind: str, name: str, given: dict[str, Any]) -> Component:
     faults = list(misfits(given))
     if faults:
         raise FaultsFound(faults)
     target = _find(kind, name)
-    if isinstance(target, Absent):
-        return Component(name, target, given)
     if isinstance(target, ForeignClass):
         return _foreign_component(target, given)
     _check_contract(kind, target)
@@ -153,14 +162,10 @@ def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
         if kind != "loss" or name not in known_names("loss"):
             known = foreign_names(kind)
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-            if trusted_types.get() is not None and kind == "loss":
-                return Absent(f"{name!r} is not a known loss in this process")
             raise fault(f"{name!r} is not a known {kind}{hint}", "type")
     try:
         return find(kind, name, trusted=trusted_types.get())
     except UnknownTypeError as error:
-        if trusted_types.get() is not None and kind in _DISPENSABLE:
-            return Absent(str(error))
         raise fault(str(error), "type") from error
 
 
@@ -182,6 +187,8 @@ def _resolved(target: Any, given: dict[str, Any]) -> dict[str, Any]:
     try:
         resolved: dict[str, Any] = target.resolve_arguments(given)
     except SpecError as error:
+        if trusted_types.get() is not None and all(each.message.startswith("unknown key") for each in error.faults):
+            return given  # another version of the library wrote the file, and what was fitted does not ask it again
         raise FaultsFound(error.faults) from error
     return resolved
 

@@ -42,9 +42,8 @@ class Experiment(Section):
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the resolved spec: equal configurations have equal names."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """The SHA-256 of the resolved spec, for which live data is read whole."""
+        return spec_sha256(self.to_dict())
 
     @classmethod
     @contextmanager
@@ -55,6 +54,17 @@ class Experiment(Section):
             yield
         finally:
             trusted_types.reset(token)
+
+
+def spec_sha256(spec: dict[str, Any]) -> str:
+    """Return the SHA-256 of a resolved spec, in hexadecimal: equal configurations have equal names.
+
+    Example:
+        >>> spec_sha256({"model": {}, "dataset": {}}) == spec_sha256({"dataset": {}, "model": {}})
+        True
+    """
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bare(fields: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Tracking(Section):
     experiment: Name = None
     """The name that runs are grouped by; null for the dataset's type."""
     run_name: Name = None
-    """The name of the run; null for the model's type and a number."""
+    """The name of the run; null for the model's type and the first digits of the spec's SHA-256."""
     tags: Annotated[Any, pydantic.PlainValidator(_check_tags)] = {}
     """Further texts to find the run by."""
     log_model_params: bool = True

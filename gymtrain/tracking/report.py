@@ -22,15 +22,16 @@ class Report:
 
     Args:
         experiment: What is run.
+        spec: The same, written out.
+        sha256: What names it.
 
     Raises:
         TrainingError: The run's directory cannot be made, or a tracker refuses its arguments.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str) -> None:
         tracking = experiment.tracking
-        spec = experiment.to_dict()
-        name = tracking.run_name or f"{_short(experiment.model.model.type)}-{experiment.sha256[:6]}"
+        name = tracking.run_name or f"{_short(experiment.model.model.type)}-{sha256[:6]}"
         group = tracking.experiment or _short(experiment.dataset.dataset.type)
         self.run = Run.new(Path(tracking.root).expanduser(), group, name)
         self._options = tracking
@@ -42,7 +43,7 @@ class Report:
         except TrackerError as error:
             raise TrainingError(f"tracking.trackers: {error}") from error
         self._spec = spec
-        self._sha256 = experiment.sha256
+        self._sha256 = sha256
 
     def __enter__(self) -> Report:
         """Begin the run; the trackers start in a thread of their own."""
@@ -98,9 +99,12 @@ class Report:
     def steps(self, points: Sequence[tuple[int, int, float, float]]) -> None:
         """Report losses of single steps: (step, epoch, loss, unix time)."""
         if self._options.log_model_metrics:
-            for step, epoch, loss, when in points:
-                both = [Metric("batch/loss", loss, step, when), Metric("batch/epoch", epoch, step, when)]
-                self._recorder.log_metric_points(both)
+            batch = [
+                Metric(key, value, step, when)
+                for step, epoch, loss, when in points
+                for key, value in (("batch/loss", loss), ("batch/epoch", epoch))
+            ]
+            self._recorder.log_metric_points(batch)
 
     def summary(self, metrics: Mapping[str, float], *, epoch: int) -> None:
         """Report values that belong to the run as a whole, at the epoch whose weights are kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,59 +23,186 @@ from gymtrain.tracking import Report
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.training.batches import Batches
 from gymtrain.training.best import BestWeights
-from gymtrain.training.callbacks import Callbacks, TrainingState
+from gymtrain.training.callbacks import Callbacks
 from gymtrain.training.evaluation import Evaluation
-from gymtrain.training.loop import EpochEnd, Loss, StepEnd, check_finite, fit
+from gymtrain.training.loop import EpochEnd, Loss, StepEnd, fit
 from gymtrain.training.optimizers import build_optimizer
 
 
-@dataclass
-class Fitted:
-    """A model that has learned, and how that went.
-
-    Args:
-        learner: The model.
-        best: Which epoch the weights are from, where a metric was monitored.
-        stop_reason: Why training ended.
-        samples_per_second: Rows that went through the loop in a second.
-    """
-
-    learner: Learner
-    best: dict[str, Any] | None
-    stop_reason: str
-    samples_per_second: float | None = None
-
-
-def fit_model(
-    experiment: Experiment,
-    data: Prepared,
-    augmentation: Augmentation | None,
-    report: Report,
-    callbacks: Callbacks,
-    history: dict[str, list[float]],
-) -> Fitted:
-    """Make the model of the spec and fit it on the train part.
+class Fitting:
+    """A model that is being fitted, and what has come of it so far, also when something ends it early.
 
     Args:
         experiment: The spec.
         data: The rows, as the preprocessors made them.
-        augmentation: Random changes of the train part.
         report: Told of metrics.
         callbacks: Called at epochs and steps.
-        history: Filled with the metrics of each epoch, by name, so that they are there when training fails too.
+
+    Attributes:
+        learner: The model.
+        history: The metrics of each epoch, by name.
+        best: The epoch that the weights are from, where a metric is monitored.
+        samples_per_second: Rows that went through the loop in a second.
     """
-    training = experiment.model.training
-    learner = build_learner(
-        experiment.model.model, data.task, data.inputs["train"].shape[1:], seed=training.seed, device=training.device
-    )
-    if isinstance(learner, TorchLearner):
-        with seeded(training.seed, learner.device):
-            return _fit_torch(learner, experiment, data, augmentation, report, callbacks, history)
-    assert isinstance(learner, LibraryLearner)
-    if augmentation is not None:
-        warnings.warn("dataset.data_augmentors change batches, and this model takes all rows at once", stacklevel=2)
-    with seeded(training.seed):
-        return _fit_library(learner, training, data, report, callbacks.state, history)
+
+    def __init__(self, experiment: Experiment, data: Prepared, report: Report, callbacks: Callbacks) -> None:
+        self.training = experiment.model.training
+        self.learner = build_learner(
+            experiment.model.model,
+            data.task,
+            data.inputs["train"].shape[1:],
+            seed=self.training.seed,
+            device=self.training.device,
+        )
+        self.history: dict[str, list[float]] = {}
+        self.best = BestWeights(None, (), lambda name: False)
+        self.samples_per_second: float | None = None
+        self._experiment, self._data, self._report, self._callbacks = experiment, data, report, callbacks
+        self._state = callbacks.state
+
+    def run(self, augmentation: Augmentation | None) -> None:
+        """Fit the model on the train part.
+
+        Args:
+            augmentation: Random changes of the rows.
+
+        Raises:
+            TrainingError: The model cannot be fitted.
+            SpecError: The spec asks for something that does not fit the task.
+        """
+        if isinstance(self.learner, TorchLearner):
+            with seeded(self.training.seed, self.learner.device):
+                self._fit_torch(self.learner, augmentation)
+            return
+        assert isinstance(self.learner, LibraryLearner)
+        if augmentation is not None:
+            warnings.warn("dataset.data_augmentors change batches, and this model takes all rows at once", stacklevel=2)
+        with seeded(self.training.seed):
+            self._fit_library(self.learner)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether there is something that a prediction could use: an epoch is over, and its weights are numbers."""
+        return bool(self.history) and (self.best.epoch is not None or self._state.stop_reason != "nan")
+
+    @property
+    def weights(self) -> str:
+        """Which weights the model has: `"best"` or `"last"`."""
+        return "last" if self.best.epoch is None else "best"
+
+    def _fit_torch(self, learner: TorchLearner, augmentation: Augmentation | None) -> None:
+        training, data, state = self.training, self._data, self._state
+        batches = Batches(
+            torch.from_numpy(data.inputs["train"]),
+            torch.from_numpy(data.targets["train"]),
+            batch_size=training.batch_size,
+            device=learner.device,
+            seed=self._experiment.dataset.seed,
+            shuffle=self._experiment.dataset.shuffle,
+            augmentation=augmentation,
+        )
+        loss_of = data.task.loss(training.loss, _class_weight(training, data), learner.device)
+        rehearse(learner, loss_of, batches)
+        optimizer = build_optimizer(training.optimizer, learner.module, learner.device)
+        evaluate = self._evaluation("val")
+        self.best = _best_weights(training, evaluate.metrics if evaluate else Metrics([], data.task), evaluate)
+
+        def validate() -> dict[str, float]:
+            return {} if evaluate is None else {f"val/{name}": value for name, value in evaluate(learner).items()}
+
+        state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, len(batches))
+        events = fit(
+            learner.module,
+            batches,
+            loss_of,
+            optimizer,
+            validate,
+            epochs=training.epochs,
+            max_steps=training.max_steps,
+            seed=training.seed,
+            should_stop=lambda: state.stop_reason is not None,
+        )
+        try:
+            self._follow(events, batches)
+        finally:
+            # After Ctrl-C too: what was learned until then is kept.
+            self.best.restore(learner.module)
+            learner.module.eval()
+        if state.stop_reason is None:
+            state.stop("max_steps" if state.step == training.max_steps else "epochs")
+
+    def _follow(self, events: Iterator[StepEnd | EpochEnd], batches: Batches) -> None:
+        """Log, call the callbacks and keep the best, while the loop goes on."""
+        assert isinstance(self.learner, TorchLearner)
+        state, callbacks = self._state, self._callbacks
+        steps, speed = _StepLog(self._experiment.tracking.log_every_n_steps, self._report), _Speed(batches)
+        state.epoch = 1
+        callbacks.call("on_epoch_begin")
+        try:
+            for event in events:
+                state.step = event.step
+                if isinstance(event, StepEnd):
+                    steps.add(event)
+                    callbacks.call("on_step_end")
+                    continue
+                steps.flush()
+                self.samples_per_second = speed.of(event)
+                self.best.update(event.epoch, event.metrics, self.learner.module)
+                self._end_epoch(event)
+                if event.step < state.num_steps and state.stop_reason is None:
+                    state.epoch += 1
+                    callbacks.call("on_epoch_begin")
+        finally:
+            steps.flush()
+
+    def _end_epoch(self, event: EpochEnd) -> None:
+        self._state.metrics = dict(event.metrics)
+        for name, value in event.metrics.items():
+            self.history.setdefault(name, []).append(value)
+        self._report.epoch(event.epoch, event.metrics)
+        self._callbacks.call("on_epoch_end")
+
+    def _fit_library(self, learner: LibraryLearner) -> None:
+        training, data, state = self.training, self._data, self._state
+        defaults, meant = Training(), {"metrics", "validation_split", "class_weight", "seed"}
+        unused = [
+            name
+            for name in Training.model_fields
+            if name not in meant and _plain(getattr(training, name)) != _plain(getattr(defaults, name))
+        ]
+        if unused:
+            warnings.warn(
+                f"model.training: {', '.join(unused)} {'has' if len(unused) == 1 else 'have'} no meaning for a model "
+                f"that fits all by itself",
+                stacklevel=2,
+            )
+        weights = _class_weight(training, data)
+        # Made before the fit, which may take hours: a metric that does not fit the task is refused here.
+        evaluations = {part: self._evaluation(part) for part in ("train", "val")}
+        codes = data.codes("train")
+        state.num_epochs, state.epoch = 1, 1
+        self._callbacks.call("on_epoch_begin")
+        learner.fit(data.inputs["train"], codes, None if weights is None else weights[codes])
+        metrics = {
+            f"{part}/{name}": value
+            for part, evaluate in evaluations.items()
+            if evaluate is not None
+            for name, value in evaluate(learner).items()
+        }
+        self._end_epoch(EpochEnd(1, 0, metrics, 0.0))
+        state.stop("fitted")
+
+    def _evaluation(self, part: str) -> Evaluation | None:
+        if part not in self._data.inputs:
+            return None
+        return evaluation_of(self.learner, self.training, self._data.inputs[part], self._data.targets[part])
+
+    def evaluate(self, part: str) -> dict[str, float]:
+        """Return the loss and the metrics on one part of the rows, named `test/loss` and so on."""
+        evaluation = self._evaluation(part)
+        return (
+            {} if evaluation is None else {f"{part}/{name}": value for name, value in evaluation(self.learner).items()}
+        )
 
 
 def evaluation_of(learner: Learner, training: Training, inputs: Array, targets: Array) -> Evaluation:
@@ -86,86 +213,7 @@ def evaluation_of(learner: Learner, training: Training, inputs: Array, targets: 
     return Evaluation(torch.from_numpy(inputs), torch.from_numpy(targets), metrics, loss, device)
 
 
-def _fit_torch(
-    learner: TorchLearner,
-    experiment: Experiment,
-    data: Prepared,
-    augmentation: Augmentation | None,
-    report: Report,
-    callbacks: Callbacks,
-    history: dict[str, list[float]],
-) -> Fitted:
-    training, state = experiment.model.training, callbacks.state
-    batches = _batches(learner, experiment, data, augmentation)
-    loss_of = data.task.loss(training.loss, _class_weight(training, data), learner.device)
-    _rehearse(learner, loss_of, batches)
-    optimizer = build_optimizer(training.optimizer, learner.module, learner.device)
-    evaluate = (
-        evaluation_of(learner, training, data.inputs["val"], data.targets["val"]) if "val" in data.inputs else None
-    )
-    best = _best_weights(training, data)
-
-    def validate() -> dict[str, float]:
-        return {} if evaluate is None else {f"val/{name}": value for name, value in evaluate(learner).items()}
-
-    events = fit(
-        learner.module,
-        batches,
-        loss_of,
-        optimizer,
-        validate,
-        epochs=training.epochs,
-        max_steps=training.max_steps,
-        seed=training.seed,
-    )
-    state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, len(batches))
-    steps = _StepLog(experiment.tracking.log_every_n_steps, report)
-    speed = _Speed(batches)
-    state.epoch = 1
-    callbacks.call("on_epoch_begin")
-    try:
-        for event in events:
-            state.step = event.step
-            if isinstance(event, StepEnd):
-                steps.add(event)
-                callbacks.call("on_step_end")
-            else:
-                steps.flush()
-                speed.add(event)
-                _keep(event, state, history)
-                best.update(event.epoch, event.metrics, learner.module)
-                report.epoch(event.epoch, event.metrics)
-                callbacks.call("on_epoch_end")
-            if state.stop_reason is not None:
-                if isinstance(event, StepEnd):
-                    check_finite(event.loss.item(), event.step)  # the loop looks at whole blocks of steps
-                break
-            if isinstance(event, EpochEnd) and event.step < state.num_steps:
-                state.epoch += 1
-                callbacks.call("on_epoch_begin")
-    finally:
-        steps.flush()
-    best.restore(learner.module)
-    learner.module.eval()
-    reason = state.stop_reason or ("max_steps" if state.step == training.max_steps else "epochs")
-    return Fitted(learner, best.to_dict(), reason, speed.samples_per_second)
-
-
-def _batches(
-    learner: TorchLearner, experiment: Experiment, data: Prepared, augmentation: Augmentation | None
-) -> Batches:
-    return Batches(
-        torch.from_numpy(data.inputs["train"]),
-        torch.from_numpy(data.targets["train"]),
-        batch_size=experiment.model.training.batch_size,
-        device=learner.device,
-        seed=experiment.dataset.seed,
-        shuffle=experiment.dataset.shuffle,
-        augmentation=augmentation,
-    )
-
-
-def _rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
+def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
     """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
 
     Raises:
@@ -195,59 +243,12 @@ def _rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
         ) from error
 
 
-def _keep(event: EpochEnd, state: TrainingState, history: dict[str, list[float]]) -> None:
-    state.metrics = dict(event.metrics)
-    for name, value in event.metrics.items():
-        history.setdefault(name, []).append(value)
-
-
-def _best_weights(training: Training, data: Prepared) -> BestWeights:
-    metrics = Metrics(training.metrics, data.task)
-    known = ["train/loss"]
-    if "val" in data.inputs:
-        known += ["val/loss", *(f"val/{name}" for name in metrics.names)]
+def _best_weights(training: Training, metrics: Metrics, evaluate: Evaluation | None) -> BestWeights:
+    known = ["train/loss", *([] if evaluate is None else ["val/loss", *(f"val/{name}" for name in metrics.names)])]
     monitor = training.monitor
     if monitor == "auto":
-        monitor = "val/loss" if "val" in data.inputs else None
+        monitor = None if evaluate is None else "val/loss"
     return BestWeights(monitor, known, metrics.higher_is_better)
-
-
-def _fit_library(
-    learner: LibraryLearner,
-    training: Training,
-    data: Prepared,
-    report: Report,
-    state: TrainingState,
-    history: dict[str, list[float]],
-) -> Fitted:
-    defaults = Training()
-    unused = [
-        name
-        for name in ("epochs", "max_steps", "batch_size", "optimizer", "loss", "monitor")
-        if _plain(getattr(training, name)) != _plain(getattr(defaults, name))
-    ]
-    if unused:
-        warnings.warn(
-            f"model.training: {', '.join(unused)} {'has' if len(unused) == 1 else 'have'} no meaning for a model that "
-            f"fits all by itself",
-            stacklevel=2,
-        )
-    weights = _class_weight(training, data)
-    # Made before the fit, which may take hours: a metric that does not fit the task is refused here.
-    evaluations = {
-        part: evaluation_of(learner, training, data.inputs[part], data.targets[part])
-        for part in ("train", "val")
-        if part in data.inputs
-    }
-    codes = data.codes("train")
-    learner.fit(data.inputs["train"], codes, None if weights is None else weights[codes])
-    metrics = {
-        f"{part}/{name}": value for part, evaluate in evaluations.items() for name, value in evaluate(learner).items()
-    }
-    state.num_epochs, state.epoch = 1, 1
-    _keep(EpochEnd(1, 0, metrics, 0.0), state, history)
-    report.epoch(1, metrics)
-    return Fitted(learner, None, "fitted")
 
 
 def _plain(value: Any) -> Any:
@@ -279,6 +280,8 @@ def _class_weight(training: Training, data: Prepared) -> Array | None:
 class _StepLog:
     """The losses of every n-th step, fetched from the device together: one alone would wait for it."""
 
+    SECONDS_BETWEEN_FETCHES = 2.0
+
     def __init__(self, every: int, report: Report) -> None:
         self._every, self._report = every, report
         self._losses: list[torch.Tensor] = []
@@ -286,8 +289,11 @@ class _StepLog:
 
     def add(self, event: StepEnd) -> None:
         if self._every and event.step % self._every == 0:
+            now = time.time()
             self._losses.append(event.loss.detach())
-            self._when.append((event.step, event.epoch, time.time()))
+            self._when.append((event.step, event.epoch, now))
+            if now - self._when[0][2] > self.SECONDS_BETWEEN_FETCHES:
+                self.flush()
 
     def flush(self) -> None:
         if self._losses:
@@ -307,11 +313,9 @@ class _Speed:
         self._step = self._rows = 0
         self._seconds = 0.0
 
-    def add(self, event: EpochEnd) -> None:
+    def of(self, event: EpochEnd) -> float:
+        """Return the mean over the epochs so far."""
         steps, self._step = event.step - self._step, event.step
         self._rows += min(steps * self._batches.batch_size, len(self._batches.inputs))
         self._seconds += event.seconds
-
-    @property
-    def samples_per_second(self) -> float | None:
-        return self._rows / self._seconds if self._seconds else None
+        return self._rows / self._seconds

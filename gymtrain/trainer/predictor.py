@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gymtrain.data.frames import Frame
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, number_of_rows, row_blocks
+from gymtrain.data.schema import Features, number_of_rows, row_blocks, rows_that_are_not_finite
 from gymtrain.errors import InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
@@ -31,6 +31,7 @@ class Predictor:
         learner: The model.
         input_shape: The shape of one row as the model gets it.
         weights: Which weights the model has: `"best"` or `"last"`.
+        examples: A few raw rows, for the self-check of a bundle.
     """
 
     features: Features
@@ -38,6 +39,7 @@ class Predictor:
     learner: Learner
     input_shape: tuple[int, ...]
     weights: str
+    examples: Frame | Array | None
 
     @property
     def task(self) -> Task:
@@ -76,8 +78,8 @@ class Predictor:
             return rows
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported below
             inputs = np.ascontiguousarray(self.pipeline.transform(rows), dtype=np.float32)
-        if not np.isfinite(inputs.sum()) and not np.isfinite(inputs).all():
-            bad = np.unique(np.nonzero(~np.isfinite(inputs))[0])
+        bad = rows_that_are_not_finite(inputs)
+        if len(bad):
             raise InputError(
                 f"{len(bad)} rows hold values that the preprocessors turn into NaN or infinity, the first is row "
                 f"{bad[0]}; the values are missing, or far outside of those in training"

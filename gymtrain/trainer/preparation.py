@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.frames import Frame
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, as_array, as_features
+from gymtrain.data.schema import Features, as_array, as_features, rows_that_are_not_finite
 from gymtrain.data.sources import Data
 from gymtrain.data.splits import PARTS, Rows, split
 from gymtrain.data.tabular import Tabular
@@ -51,9 +51,8 @@ class Prepared:
         return self.raw.take(rows) if isinstance(self.raw, Frame) else self.raw[rows]
 
     def codes(self, name: str) -> Array:
-        """Return the targets of one part as preprocessors want them: class codes also where those are one-hot rows."""
-        targets = self.targets[name]
-        return targets.argmax(axis=1) if getattr(self.task, "one_hot", False) else targets
+        """Return the targets of one part as preprocessors and models of other libraries take them."""
+        return self.task.codes(self.targets[name])
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 over all bytes of one part, rows and targets."""
@@ -136,8 +135,8 @@ def transform(data: Prepared, spec: Dataset) -> None:
             values = data.pipeline.transform(data.part(part), spec.chunk_size)
             with np.errstate(over="ignore"):  # what does not fit is told below
                 inputs = np.ascontiguousarray(values, dtype=np.float32)
-            if not np.isfinite(inputs).all():
-                bad = np.unique(np.nonzero(~np.isfinite(inputs))[0])
+            bad = rows_that_are_not_finite(inputs)
+            if len(bad):
                 raise DataError(
                     f"after the preprocessors {len(bad)} rows of the {part} part hold NaN or infinity, the first is "
                     f"row {data.rows[part][bad[0]]} of the dataset; fill missing values and scale large ones"
@@ -193,10 +192,7 @@ def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame |
 
 def _encoded(task: Task, part: str, y: Array) -> Array:
     try:
-        targets = task.encode(y)
+        return task.encode(y)
     except DataError as error:
         hint = "" if part == "train" else "; give the train part more rows, or set samples.stratify"
         raise DataError(f"the {part} part: {error}{hint}") from error
-    if getattr(task, "one_hot", False):
-        return np.eye(len(task.classes), dtype=np.float32)[targets]
-    return targets

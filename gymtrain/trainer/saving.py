@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gymtrain.bundle import Bundle, Contents, State, Tensor, from_numpy, open_bundle, to_numpy, write
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
 from gymtrain.errors import BundleError, Fault, SaveError, SpecError
+from gymtrain.hardware import library_versions
 from gymtrain.models.tasks import task_from_dict
 from gymtrain.models.torch_learner import TorchLearner, restore_learner
 from gymtrain.specs import Component, Experiment
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+
+Array = npt.NDArray[Any]
 
 # What safetensors calls the types of torch.
 DTYPES = {
@@ -34,13 +37,17 @@ DTYPES = {
     torch.int16: "I16",
     torch.int8: "I8",
     torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.complex64: "C64",
     torch.bool: "BOOL",
 }
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
 
-def save(path: str | Path, experiment: Experiment, predictor: Predictor, result: Mapping[str, Any], rows: Any) -> None:
+def save(path: str | Path, experiment: Experiment, predictor: Predictor, result: Mapping[str, Any]) -> None:
     """Write a bundle.
 
     Args:
@@ -48,7 +55,6 @@ def save(path: str | Path, experiment: Experiment, predictor: Predictor, result:
         experiment: The spec.
         predictor: What was learned.
         result: What `train()` returned.
-        rows: A few raw rows for the self-check; None for none.
 
     Raises:
         SaveError: A component could not be found again by the process that loads the bundle.
@@ -62,10 +68,10 @@ def save(path: str | Path, experiment: Experiment, predictor: Predictor, result:
         spec=spec,
         schema=schema,
         results=dict(result),
-        selfcheck=_selfcheck(predictor, rows),
+        selfcheck=_selfcheck(predictor),
         readme=model_card(spec, task, dict(result), None),
         which_weights=predictor.weights,
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        versions={name: version for name, version in library_versions().items() if name in LIBRARIES},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         preprocessors=[
             _state(name, step.save() if hasattr(step, "save") else {}) for name, step in predictor.pipeline.steps
@@ -75,7 +81,7 @@ def save(path: str | Path, experiment: Experiment, predictor: Predictor, result:
     write(path, contents)
 
 
-def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor, dict[str, Any], Any]:
+def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor, dict[str, Any]]:
     """Read a bundle.
 
     Args:
@@ -83,7 +89,7 @@ def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor,
         trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
 
     Returns:
-        The spec, what was learned, what `train()` returned, and the rows of the self-check.
+        The spec, what was learned, and what `train()` returned.
 
     Raises:
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
@@ -93,13 +99,12 @@ def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor,
         experiment = _experiment(bundle, trust, path)
         try:
             predictor = _predictor(bundle, experiment, trust)
-            rows = _selfcheck_rows(bundle, predictor)
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             message = f"{path}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
-        return experiment, predictor, bundle.results, rows
+        return experiment, predictor, bundle.results
 
 
 def _experiment(bundle: Bundle, trust: Sequence[str], path: str | Path) -> Experiment:
@@ -137,7 +142,8 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
         seed=training.seed,
         device=training.device,
     )
-    return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"])
+    examples = _selfcheck_rows(bundle, features)
+    return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
 
 
 def _check_findable(experiment: Experiment) -> None:
@@ -226,7 +232,8 @@ def torch_tensor(tensor: Tensor) -> torch.Tensor:
     return torch.frombuffer(tensor.data, dtype=dtype).reshape(tensor.shape)
 
 
-def _selfcheck(predictor: Predictor, rows: Any) -> dict[str, Tensor]:
+def _selfcheck(predictor: Predictor) -> dict[str, Tensor]:
+    rows = predictor.examples
     if rows is None or len(rows) == 0:
         return {}
     scores = predictor.scores(rows)
@@ -240,14 +247,14 @@ def _selfcheck(predictor: Predictor, rows: Any) -> dict[str, Tensor]:
     return {"rows": from_numpy(inputs), "scores": from_numpy(np.ascontiguousarray(scores))}
 
 
-def _selfcheck_rows(bundle: Bundle, predictor: Predictor) -> Any:
+def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Array | None:
     tensor = bundle.selfcheck().get("rows")
     if tensor is None:
         return None
     rows = to_numpy(tensor).copy()
-    if predictor.features.columns is None:
+    kinds = features.columns
+    if kinds is None:
         return rows
-    kinds = predictor.features.columns
     columns = json.loads(rows.tobytes())
     typed = {
         name: np.array(columns[name], dtype=object if kind == "text" else np.float64) for name, kind in kinds.items()

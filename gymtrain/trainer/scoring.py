@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gymtrain.errors import DataError, InputError
 from gymtrain.models.targets import as_targets
 from gymtrain.specs import Training
@@ -29,6 +27,4 @@ def evaluate(predictor: Predictor, training: Training, X: Any, y: Any) -> dict[s
         targets = predictor.task.encode(labels)
     except DataError as error:
         raise InputError(f"evaluate: {error}") from error
-    if getattr(predictor.task, "one_hot", False):
-        targets = np.eye(len(predictor.task.classes), dtype=np.float32)[targets]
     return evaluation_of(predictor.learner, training, predictor.inputs(rows), targets)(predictor.learner)

@@ -27,6 +27,9 @@ class Stages:
         try:
             self._callbacks.call(f"on_{name}_begin")
             yield
-        finally:
+        except BaseException as error:
             self._state.elapsed[name] = perf_counter() - began
-            self._callbacks.call(f"on_{name}_end")
+            self._callbacks.call_after(error, f"on_{name}_end")
+            raise
+        self._state.elapsed[name] = perf_counter() - began
+        self._callbacks.call(f"on_{name}_end")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymtrain.errors import Fault, NotTrainedError, SpecError
-from gymtrain.specs import Dataset, Experiment, Model, Tracking, read_spec_file
+from gymtrain.specs import Dataset, Experiment, Model, Tracking, read_spec_file, spec_sha256
 
 # The rooms behind this one load torch, which takes seconds: they are imported where they are needed, so that a spec is
 # checked in milliseconds.
@@ -42,7 +42,6 @@ class Trainer:
     def __init__(self, dataset: Spec | Dataset, model: Spec | Model, tracking: Spec | Tracking | None = None) -> None:
         self._experiment = Experiment(dataset=dataset, model=model, tracking={} if tracking is None else tracking)
         self._predictor: Predictor | None = None
-        self._rows: Any = None
         self.result: dict[str, Any] | None = None
         """What the last `train()` returned, or would have if it had not raised; None before."""
 
@@ -57,10 +56,7 @@ class Trainer:
         if not isinstance(given, Mapping):
             expected = "expected a dict with the keys 'dataset', 'model' and 'tracking'"
             raise SpecError([Fault("spec", f"got a {type(given).__name__}; {expected}")])
-        trainer = cls.__new__(cls)
-        trainer._experiment = Experiment(**given)
-        trainer._predictor, trainer._rows, trainer.result = None, None, None
-        return trainer
+        return cls._of(Experiment(**given))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Trainer:
@@ -77,9 +73,9 @@ class Trainer:
         return self._experiment.to_dict()
 
     @property
-    def spec_hash(self) -> str:
+    def spec_sha256(self) -> str:
         """The SHA-256 of the resolved spec, in hexadecimal: it names the configuration."""
-        return self._experiment.sha256
+        return spec_sha256(self.to_dict())
 
     def train(self, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
         """Run the experiment.
@@ -112,11 +108,11 @@ class Trainer:
         from gymtrain.trainer.training_run import TrainingRun
 
         run = TrainingRun(self._experiment, callbacks)
-        self._predictor = None  # what fails leaves nothing learned, rather than what an earlier run had
         try:
-            self._predictor, self._rows = run.execute()
+            run.execute()
         finally:
-            self.result = run.result
+            # Of this run also where it failed: an earlier one's model beside this one's result would mislead.
+            self._predictor, self.result = run.predictor, run.result
         return self.result
 
     def evaluate(self, X: Any, y: Any) -> dict[str, float]:
@@ -202,7 +198,7 @@ class Trainer:
         predictor = self._trained("save")
         from gymtrain.trainer.saving import save
 
-        save(path, self._experiment, predictor, self.result or {}, self._rows)
+        save(path, self._experiment, predictor, self.result or {})
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = ()) -> Trainer:
@@ -220,8 +216,14 @@ class Trainer:
         from gymtrain.trainer.saving import load
 
         trust = [trust] if isinstance(trust, str) else trust
+        return cls._of(*load(path, trust))
+
+    @classmethod
+    def _of(
+        cls, experiment: Experiment, predictor: Predictor | None = None, result: dict[str, Any] | None = None
+    ) -> Trainer:
         trainer = cls.__new__(cls)
-        trainer._experiment, trainer._predictor, trainer.result, trainer._rows = load(path, trust)
+        trainer._experiment, trainer._predictor, trainer.result = experiment, predictor, result
         return trainer
 
     def _trained(self, what: str) -> Predictor:

@@ -19,9 +19,9 @@ from gymtrain.data.frames import Frame
 from gymtrain.errors import NonFiniteLossError
 from gymtrain.hardware import collect_in_background
 from gymtrain.models.torch_learner import TorchLearner
-from gymtrain.specs import Experiment
+from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
-from gymtrain.trainer.fitting import Fitted, evaluation_of, fit_model
+from gymtrain.trainer.fitting import Fitting
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
@@ -40,6 +40,7 @@ class TrainingRun:
 
     Attributes:
         result: What `train()` returns; there also when it raises.
+        predictor: What was learned; there also when something failed afterwards, or ended the training early.
     """
 
     def __init__(self, experiment: Experiment, callbacks: Sequence[Callback]) -> None:
@@ -47,19 +48,18 @@ class TrainingRun:
         self.state = TrainingState()
         self.callbacks = Callbacks(callbacks, self.state)
         self.stages = Stages(self.state, self.callbacks)
-        self.report = Report(experiment)
+        # Written out once: live data is read whole to be named in it.
+        self.spec = experiment.to_dict()
+        self.spec_sha256 = spec_sha256(self.spec)
+        self.report = Report(experiment, self.spec, self.spec_sha256)
         self.hardware = collect_in_background()
         self.result: dict[str, Any] = {}
-        self._history: dict[str, list[float]] = {}
+        self.predictor: Predictor | None = None
+        self._fitting: Fitting | None = None
         self._tested: dict[str, float] = {}
-        self._best: dict[str, Any] | None = None
 
-    def execute(self) -> tuple[Predictor, Any]:
-        """Run all stages; whatever ends them, the run is closed and the result written.
-
-        Returns:
-            What was learned, and a few raw rows to check it by later.
-        """
+    def execute(self) -> None:
+        """Run all stages; whatever ends them, the run is closed and the result written."""
         began = perf_counter()
         status = "FAILED"
         try:
@@ -67,22 +67,22 @@ class TrainingRun:
                 try:
                     self.report.spec()
                     self.callbacks.call("on_train_begin")
-                    learned = self._execute_stages(began)
+                    self._execute_stages(began)
                 except BaseException as error:
                     self._note(error)
-                    raise
-                finally:
                     self.state.elapsed["total"] = perf_counter() - began
-                    self.callbacks.call("on_train_end")
+                    self.callbacks.call_after(error, "on_train_end")
+                    raise
+                self.state.elapsed["total"] = perf_counter() - began
+                self.callbacks.call("on_train_end")
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
             self._write_result(status)
-        return learned
 
-    def _execute_stages(self, began: float) -> tuple[Predictor, Any]:
+    def _execute_stages(self, began: float) -> None:
         dataset, training = self.experiment.dataset, self.experiment.model.training
         source = dataset.dataset.build()
         with self.stages("download_and_prepare_data"):
@@ -90,7 +90,7 @@ class TrainingRun:
                 source.prepare()
         with self.stages("load_data"):
             data = load(source, dataset, training)
-            self.report.wait_prepared()
+        self.report.wait_prepared()
         with self.stages("fit_preprocessors"):
             fit_preprocessors(data, dataset)
         with self.stages("transform_data"):
@@ -99,23 +99,19 @@ class TrainingRun:
             augmentation = build_augmentation(data, dataset)
         self._report_data(data)
         with self.stages("fit_model"):
-            fitted = fit_model(self.experiment, data, augmentation, self.report, self.callbacks, self._history)
-        self._best, self.state.stop_reason = fitted.best, fitted.stop_reason
+            fitting = self._fitting = Fitting(self.experiment, data, self.report, self.callbacks)
+            try:
+                fitting.run(augmentation)
+            except NonFiniteLossError:
+                self.state.stop("nan")
+                raise
+            finally:
+                if fitting.has_learned:
+                    self.predictor = _predictor(fitting, data)
         with self.stages("evaluate_model"):
-            self._tested = self._evaluate(fitted, data)
+            self._tested = fitting.evaluate("test")
             self.state.metrics |= self._tested
-        self._report_summary(fitted, data, perf_counter() - began)
-        weights = "best" if fitted.best else "last"
-        predictor = Predictor(data.features, data.pipeline, fitted.learner, data.inputs["train"].shape[1:], weights)
-        few = data.rows["train"][:SELFCHECK_ROWS]
-        return predictor, data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few]
-
-    def _evaluate(self, fitted: Fitted, data: Prepared) -> dict[str, float]:
-        if "test" not in data.inputs:
-            return {}
-        training = self.experiment.model.training
-        evaluate = evaluation_of(fitted.learner, training, data.inputs["test"], data.targets["test"])
-        return {f"test/{name}": value for name, value in evaluate(fitted.learner).items()}
+        self._report_summary(fitting, data, perf_counter() - began)
 
     def _report_data(self, data: Prepared) -> None:
         name = self.experiment.dataset.dataset.type
@@ -130,46 +126,47 @@ class TrainingRun:
                     data.profile(part),
                 )
 
-    def _report_summary(self, fitted: Fitted, data: Prepared, seconds: float) -> None:
-        epoch = fitted.best["epoch"] if fitted.best else max(self.state.epoch, 1)
-        summary = {f"time/{stage}_s": value for stage, value in self.state.elapsed.items()} | {"time/total_s": seconds}
-        if fitted.best:
-            at_best = {name: values[epoch - 1] for name, values in self._history.items()}
-            summary |= {"best/epoch": epoch} | {
-                f"best/{name.replace('/', '_')}": value for name, value in at_best.items()
-            }
-        if fitted.samples_per_second:
-            summary["perf/samples_per_s"] = fitted.samples_per_second
-        if isinstance(fitted.learner, TorchLearner):
-            parameters = list(fitted.learner.module.parameters())
+    def _report_summary(self, fitting: Fitting, data: Prepared, seconds: float) -> None:
+        best = fitting.best
+        epoch = best.epoch or max(self.state.epoch, 1)
+        summary: dict[str, float] = {f"time/{stage}_s": value for stage, value in self.state.elapsed.items()}
+        summary["time/total_s"] = seconds
+        if best.epoch is not None:
+            summary["best/epoch"] = best.epoch
+            summary |= {f"best/{name.replace('/', '_')}": value for name, value in best.metrics.items()}
+        if fitting.samples_per_second:
+            summary["perf/samples_per_s"] = fitting.samples_per_second
+        if isinstance(fitting.learner, TorchLearner):
+            parameters = list(fitting.learner.module.parameters())
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
         self.report.summary(self._tested | summary, epoch=epoch)
-        self.report.tag("gymtrain.stop_reason", fitted.stop_reason)
-        self.report.tag("gymtrain.weights", "best" if fitted.best else "last")
+        self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
+        self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware())
         sizes = {part: len(rows) for part, rows in data.rows.items()}
-        result = {"metrics": self._history | self._tested, "best": self._best}
-        self.report.description(model_card(self.experiment.to_dict(), data.task.to_dict(), result, sizes))
+        result = {"metrics": fitting.history | self._tested, "best": best.to_dict()}
+        self.report.description(model_card(self.spec, data.task.to_dict(), result, sizes))
 
     def _note(self, error: BaseException) -> None:
         self.state.exception = error
         reasons = {KeyboardInterrupt: "interrupt", SystemExit: "signal", NonFiniteLossError: "nan"}
         self.state.stop_reason = next((why for kind, why in reasons.items() if isinstance(error, kind)), "error")
         self.report.tag("gymtrain.stop_reason", self.state.stop_reason)
-        self.callbacks.call("on_exception")
+        self.callbacks.call_after(error, "on_exception")
 
     def _write_result(self, status: str) -> None:
+        fitting = self._fitting
         self.result = json_safe(
             {
                 "status": status,
                 "stop_reason": self.state.stop_reason,
                 "elapsed": dict(self.state.elapsed),
-                "metrics": self._history | self._tested,
-                "best": self._best,
+                "metrics": {} if fitting is None else fitting.history | self._tested,
+                "best": None if fitting is None else fitting.best.to_dict(),
                 "hardware_info": self.hardware(),
                 "run": self.report.info(),
-                "spec_sha256": self.experiment.sha256,
+                "spec_sha256": self.spec_sha256,
             }
         )
         path = Path(self.result["run"]["run_dir"]) / "result.json"
@@ -179,6 +176,18 @@ class TrainingRun:
                     file.write(json.dumps(self.result, indent=2, ensure_ascii=False).encode())
             except OSError as error:  # what ended the run, or was learned in it, matters more
                 warnings.warn(f"the result is in trainer.result alone: {error}", stacklevel=5)
+
+
+def _predictor(fitting: Fitting, data: Prepared) -> Predictor:
+    few = data.rows["train"][:SELFCHECK_ROWS]
+    return Predictor(
+        data.features,
+        data.pipeline,
+        fitting.learner,
+        data.inputs["train"].shape[1:],
+        fitting.weights,
+        data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few],
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import nn
 
 from gymtrain.errors import Fault, SpecError, did_you_mean
@@ -32,6 +33,7 @@ class BestWeights:
         self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
         self.epoch: int | None = None
         self.value = math.nan
+        self.metrics: dict[str, float] = {}
         self._state: dict[str, Any] = {}
 
     def update(self, epoch: int, metrics: dict[str, float], module: nn.Module) -> None:
@@ -41,7 +43,19 @@ class BestWeights:
         value = metrics[self.monitor]
         if self.epoch is None or (value > self.value if self.mode == "max" else value < self.value):
             self.epoch, self.value = epoch, value
-            self._state = copy.deepcopy(module.state_dict())
+            self.metrics = dict(metrics)
+            self._copy(module.state_dict())
+
+    def _copy(self, state: dict[str, Any]) -> None:
+        """Copy in place where there is a copy: two of them beside the weights would be one too many."""
+        if not self._state:
+            self._state = copy.deepcopy(state)
+            return
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                self._state[name].copy_(value)
+            else:
+                self._state[name] = copy.deepcopy(value)
 
     def restore(self, module: nn.Module) -> None:
         """Put the best weights back."""

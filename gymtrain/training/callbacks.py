@@ -128,10 +128,6 @@ class Callbacks:
             for hook in HOOKS
         }
 
-    def wants(self, hook: str) -> bool:
-        """Tell whether any callback has this hook."""
-        return bool(self._table[hook])
-
     def call(self, hook: str) -> None:
         """Call a hook of every callback that has it.
 
@@ -143,3 +139,10 @@ class Callbacks:
                 getattr(callback, hook)(self.state)
             except Exception as error:
                 raise CallbackError(f"{hook} of the callback {type(callback).__name__} failed: {error}") from error
+
+    def call_after(self, error: BaseException, hook: str) -> None:
+        """Call a hook while an error ends training: one that fails too is noted on the error, and hides nothing."""
+        try:
+            self.call(hook)
+        except CallbackError as failure:
+            error.add_note(str(failure))

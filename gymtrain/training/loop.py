@@ -44,21 +44,23 @@ def fit(
     epochs: int | None,
     max_steps: int | None,
     seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEnd | EpochEnd]:
-    """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, and stops.
+    """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, keeps the best.
 
         for each epoch:
             for each batch:  zero_grad, forward, loss, backward, step
             validate
             yield EpochEnd
 
-    Epochs and steps are counted from 1. Training ends after `epochs` or `max_steps`, whichever comes first.
+    Epochs and steps are counted from 1. Training ends after `epochs` or `max_steps`, whichever comes first,
+    or once `should_stop()`; an epoch that ends early is validated and reported like the others.
 
     Raises:
         NonFiniteLossError: The loss of a step was NaN or infinite; found at the end of a block of steps.
     """
     epoch = step = 0
-    while epoch != epochs and step != max_steps:
+    while epoch != epochs and step != max_steps and not should_stop():
         epoch += 1
         started = perf_counter()
         torch.manual_seed(mix(seed, epoch))  # so that dropout depends on nothing that came before
@@ -72,7 +74,7 @@ def fit(
             step += 1
             losses.add(loss.detach(), len(targets), step)
             yield StepEnd(epoch, step, loss)
-            if step == max_steps:
+            if step == max_steps or should_stop():
                 break
         metrics = {"train/loss": losses.mean(), **validate()}
         yield EpochEnd(epoch, step, metrics, perf_counter() - started)

@@ -278,9 +278,9 @@ def test_labels_keep_their_type(tiny, tmp_path, labels, dtype):
     loaded = Trainer.load(tmp_path / "model.zip")
 
     for each in (trainer, loaded):
-        assert each.classes_.dtype.name == each.predict(trainer._rows).dtype.name == dtype
+        assert each.classes_.dtype.name == each.predict(trainer._predictor.examples).dtype.name == dtype
         assert each.classes_.tolist() == labels.tolist()
-        assert type(each.predict(trainer._rows).tolist()[0]) is type(labels.tolist()[0])
+        assert type(each.predict(trainer._predictor.examples).tolist()[0]) is type(labels.tolist()[0])
 
 
 def test_a_loaded_trainer_evaluates_and_describes_itself_as_before(iris_trainer, flowers, tmp_path):
@@ -437,3 +437,38 @@ except GymtrainError as error:
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
     assert output.startswith("(1,)\n'user_rows' is not a registered dataset")
+
+
+def test_a_bundle_predicts_where_libraries_know_other_arguments(tiny, tmp_path):
+    """Another version of torch or scikit-learn wrote it."""
+    for name, model, path, key in [
+        ("net", "linear", ("model", "training", "optimizer"), "decoupled"),
+        ("forest", {"type": "sklearn", "estimator": "GaussianNB"}, ("model", "model"), "multi_class"),
+    ]:
+        trainer = tiny(model=model, training={})
+        trainer.train()
+        trainer.save(tmp_path / f"{name}.zip")
+
+        forge = take_apart((tmp_path / f"{name}.zip").read_bytes())
+        spec = json.loads(forge.part("spec.json").content)
+        component = spec
+        for part in path:
+            component = component[part]
+        component[key] = "deprecated"
+        forge.part("spec.json").content = json.dumps(spec).encode()
+        (tmp_path / f"{name}.zip").write_bytes(forge.seal().pack())
+
+        loaded = Trainer.load(tmp_path / f"{name}.zip")
+
+        assert loaded.predict([[5.0, 3.0, 1.0, 0.2]]) == trainer.predict([[5.0, 3.0, 1.0, 0.2]])
+
+
+def test_tied_weights_are_tied_again(tiny, tmp_path):
+    trainer = tiny("digits", model={"type": "user_code:Tied"})
+    trainer.train()
+    trainer.save(tmp_path / "tied.zip")
+
+    loaded = Trainer.load(tmp_path / "tied.zip", trust=["user_code:Tied"])
+
+    module = loaded._predictor.learner.module
+    assert module.encode.weight is module.decode.weight

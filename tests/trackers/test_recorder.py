@@ -405,3 +405,21 @@ def test_two_trackers_of_one_kind_have_names_of_their_own(run, tmp_path):
         str(run.directory / "metrics.jsonl"),
         str(tmp_path / "copy.jsonl"),
     ]
+
+
+def test_a_tracker_that_cannot_be_prepared_is_reported_and_waited_for_no_longer(tmp_path):
+    class Unprepared(Tracker):
+        name = "unprepared"
+
+        def prepare(self):
+            raise OSError("no space left")
+
+    history = HistoryTracker()
+    with (
+        pytest.warns(TrackingWarning, match=r"tracker 'unprepared': prepare raised OSError: no space left"),
+        Recorder([Unprepared(), history], Run.new(tmp_path)) as recorder,
+    ):
+        assert recorder.wait_prepared(10)
+        recorder.log_metrics({"train/loss": 1.0}, step=1)
+
+    assert history.status == "FINISHED"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ class Sink:
 
     def takes(self, verb: str) -> bool:
         """Whether the call should be tried: a tracker that failed only gets its `end`, lest its run stay open."""
-        return verb == "start" or (self.is_started and (self.error is None or verb == "end"))
+        return (verb == "start" and self.error is None) or (self.is_started and (self.error is None or verb == "end"))
 
 
 class Group:
@@ -61,10 +60,14 @@ class Group:
         self.failures: deque[Failure] = deque()
 
     def prepare(self) -> None:
-        """Let every tracker import what it needs; what is missing is reported by its `start`."""
+        """Let every tracker import what it needs; never raises. A missing package is reported by `start`."""
         for sink in self._sinks:
-            with contextlib.suppress(ImportError):
+            try:
                 sink.tracker.prepare()
+            except ImportError as error:
+                logger.debug("tracker %s: %s", sink.name, error)
+            except Exception as error:
+                self._failed(sink, f"prepare raised {type(error).__name__}: {error}", error)
 
     def each(self, verb: str, *arguments: Any) -> None:
         """Call the method `verb` of every tracker that still works; never raises."""

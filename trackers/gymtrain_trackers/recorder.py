@@ -273,8 +273,10 @@ class Recorder:
 
     def _write(self) -> None:
         """Tell the trackers what was recorded, until the end of the run; this is the writer thread."""
-        self._group.prepare()
-        self._prepared.set()
+        try:
+            self._group.prepare()
+        finally:
+            self._prepared.set()
         while True:
             self._wake.wait(FLUSH_SECONDS)
             self._wake.clear()

@@ -21,9 +21,9 @@ class Tracker:
     A subclass overrides what it supports, sets `name`, and lists in `requires` the packages that it imports inside
     its methods (never at the top of its module: reading the signature of a tracker must not load them).
 
-    The order of calls is: the constructor once; `prepare` once; `start` once; any of the `log_*` in any order; `end` once. `end` is
-    always called if `start` returned, whatever failed in between, so that no run is left open. `info` may be
-    called at any time after `start`.
+    The order of calls is: the constructor once; `prepare` once; `start` once; any of the `log_*` in any order; `end`
+    once. `end` is always called if `start` returned, whatever failed in between, so that no run is left open. `info`
+    may be called at any time after `start`.
 
     All calls come from one thread, which is not the one that trains. A method may therefore take its time, needs no
     locks and must not depend on thread-local state of other threads; nor may it change process-wide state (the

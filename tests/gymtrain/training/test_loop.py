@@ -12,7 +12,16 @@ import torch
 import user_code
 from torch import nn
 
-from gymtrain import Callback, CallbackError, DataError, NonFiniteLossError, SpecError, TaskError, TrainingError
+from gymtrain import (
+    Callback,
+    CallbackError,
+    DataError,
+    NonFiniteLossError,
+    SpecError,
+    TaskError,
+    Trainer,
+    TrainingError,
+)
 from gymtrain.data.augmentors import Augmentation, Flip
 from gymtrain.data.randomness import mix, order
 from gymtrain.models.contract import LibraryLearner
@@ -317,7 +326,7 @@ def test_a_callback_sees_what_is_planned_and_the_metrics(tiny):
 
 @pytest.mark.parametrize(
     ("hook", "epochs", "step"),
-    [("on_epoch_end", 2, 8), ("on_step_end", 1, 5), ("on_epoch_begin", 1, 5)],
+    [("on_epoch_end", 2, 8), ("on_step_end", 2, 5), ("on_epoch_begin", 1, 5)],
 )
 def test_a_callback_stops_training(tiny, hook, epochs, step):
     def stop(self, state):
@@ -333,7 +342,7 @@ def test_a_callback_stops_training(tiny, hook, epochs, step):
     assert len(result["metrics"]["train/loss"]) == epochs
 
 
-def test_a_stop_before_the_first_epoch_is_over_leaves_a_trainer_that_predicts(tiny, flowers):
+def test_a_stop_in_the_middle_of_an_epoch_ends_it_like_any_other(tiny, flowers):
     class Stop(Callback):
         def on_step_end(self, state):
             state.stop()
@@ -342,7 +351,8 @@ def test_a_stop_before_the_first_epoch_is_over_leaves_a_trainer_that_predicts(ti
     result = trainer.train([Stop()])
 
     assert result["stop_reason"] == "callback"
-    assert result["best"] is None
+    assert result["best"]["epoch"] == 1
+    assert [len(values) for values in result["metrics"].values() if isinstance(values, list)] == [1, 1, 1]
     assert trainer.predict(flowers[0]).shape == (150,)
 
 
@@ -830,3 +840,72 @@ def test_library_learners_give_float32_whatever_the_library_gives():
 def test_a_device_that_is_not_there_is_named(tiny):
     with pytest.raises(TrainingError, match=r"model\.training\.device: 'cuda' is not there on this machine; use"):
         tiny(training={"epochs": 1, "device": "cuda"}).train()
+
+
+class Raise(Callback):
+    """Raises in the third epoch."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_epoch_begin(self, state):
+        if state.epoch == 3:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("by zero")], ids=["Ctrl-C", "callback"])
+def test_what_was_learned_before_an_interruption_is_kept(tiny, flowers, tmp_path, error):
+    trainer = tiny(training={"epochs": 10, "validation_split": 0.2})
+
+    with pytest.raises((KeyboardInterrupt, CallbackError), match=r"by zero|^$"):
+        trainer.train([Raise(error)])
+
+    assert len(trainer.result["metrics"]["val/loss"]) == 2
+    assert trainer.result["best"]["epoch"] == 2
+    trainer.save(tmp_path / "kept.zip")
+    assert Trainer.load(tmp_path / "kept.zip").predict(flowers[0]).tolist() == trainer.predict(flowers[0]).tolist()
+
+
+def test_what_was_learned_survives_a_callback_that_fails_at_the_end(tiny, flowers):
+    class Bad(Callback):
+        def on_train_end(self, state):
+            raise ZeroDivisionError("by zero")
+
+    trainer = tiny()
+
+    with pytest.raises(CallbackError, match="on_train_end of the callback Bad failed"):
+        trainer.train([Bad()])
+
+    assert trainer.predict(flowers[0]).shape == (150,)
+
+
+def test_a_hook_that_fails_while_an_error_ends_training_is_noted_on_it(tiny):
+    class Bad(Callback):
+        def on_epoch_end(self, state):
+            raise KeyboardInterrupt
+
+        def on_exception(self, state):
+            raise ZeroDivisionError("by zero")
+
+    trainer = tiny()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.train([Bad()])
+
+    assert caught.value.__notes__ == ["on_exception of the callback Bad failed: by zero"]
+    assert trainer.result["status"] == "KILLED"
+
+
+def test_models_of_other_libraries_have_one_epoch(tiny):
+    seen = []
+
+    class See(Callback):
+        def on_epoch_begin(self, state):
+            seen.append(("begin", state.epoch))
+
+        def on_epoch_end(self, state):
+            seen.append(("end", state.epoch, sorted(state.metrics)))
+
+    tiny(model={"type": "sklearn", "estimator": "GaussianNB"}, training={}).train([See()])
+
+    assert seen == [("begin", 1), ("end", 1, ["train/accuracy"])]
