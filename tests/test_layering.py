@@ -37,6 +37,7 @@ ALLOWED = {
         "bundle",
         "tracking",
     },
+    "__main__": {"cli"},
     "cli": {"gymtrain", "errors", "registry", "specs", "hardware", "data", "training", "bundle", "trainer"},
     "gymtrain_trackers": set(),
 }

@@ -63,7 +63,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):  # why it could not be written is what counts
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and str(error.filename) in ("None", str(temporary)):
-            error.filename, error.filename2 = os.fspath(path), None
+            error = type(error)(error.errno, error.strerror, os.fspath(path)).with_traceback(error.__traceback__)
+            raise error from None
         raise
 
 

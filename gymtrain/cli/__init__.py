@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
-from gymtrain.errors import CallbackError, GymtrainError, SpecError, TrainingError
+from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
     from gymtrain.cli.tables import Kind
@@ -158,7 +158,7 @@ def train(
 ) -> None:
     """Train what a spec describes."""
     _find_modules_here()
-    _check_folder(save)
+    _check_place(save, spec)
     from gymtrain.specs import read_spec_file
 
     content = read_spec_file(spec)
@@ -202,7 +202,9 @@ def predict(
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
     _find_modules_here()
-    _check_folder(output)
+    _check_place(output, table, bundle)
+    if output is not None and output.suffix.lower() in _PARQUET:
+        raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
 
     from gymtrain.bundle import atomic_write
     from gymtrain.bundle import inspect as read_bundle
@@ -222,8 +224,11 @@ def predict(
             predictions.write(file, batch_size)
 
 
+_PARQUET = (".parquet", ".pq")
+
+
 def _kind_of(path: Path) -> Kind:
-    suffixes: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+    suffixes: dict[str, Kind] = {".csv": "csv", **dict.fromkeys(_PARQUET, "parquet")}
     if path.suffix.lower() not in suffixes:
         raise typer.BadParameter(
             f"{str(path)!r} ends in neither {', '.join(suffixes)}; say --format csv or --format parquet",
@@ -252,9 +257,14 @@ def _find_modules_here() -> None:
         sys.path.append("")
 
 
-def _check_folder(path: Path | None) -> None:
-    """Refuse before the work is done and not after it."""
-    if path is not None and path.is_dir():
+def _check_place(path: Path | None, *sources: Path) -> None:
+    """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
+    if path is None:
+        return
+    if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
-    if path is not None and not path.parent.is_dir():
+    if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))
+    for source in sources:
+        if path.exists() and path.samefile(source):
+            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(path))

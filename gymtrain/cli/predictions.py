@@ -36,6 +36,7 @@ class Predictions:
         self, trainer: Trainer, table: TableFile, *, labels: Mapping[str, Any], id_column: str | None, proba: bool
     ) -> None:
         self._trainer, self._table, self._id_column = trainer, table, id_column
+        self._is_multilabel = labels["task"] == "multilabel"
         self._classes = [str(label) for label in trainer.classes_] if proba else None
         if id_column is not None:
             table.require([id_column], "which --id names")
@@ -61,9 +62,19 @@ class Predictions:
         X = _as_trained(chunk, self._trainer.features)
         if chunk.ids is not None:
             yield chunk.ids
-        yield from _by_column(self._trainer.predict(X))
-        if self._classes is not None:
-            yield from _by_column(self._trainer.predict_proba(X))
+        if self._classes is None:
+            yield from _by_column(self._trainer.predict(X))
+            return
+        scores = self._trainer.predict_proba(X)
+        yield from _by_column(self._labels(X, scores))
+        yield from _by_column(scores)
+
+    def _labels(self, X: Any, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what `predict` does, without a second pass through the model where one class is right."""
+        if self._is_multilabel:
+            return self._trainer.predict(X)
+        labels: npt.NDArray[Any] = self._trainer.classes_[scores.argmax(axis=1)]
+        return labels
 
 
 def _answers(labels: Mapping[str, Any]) -> list[str]:

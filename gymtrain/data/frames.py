@@ -27,11 +27,15 @@ class Frame:
         1
     """
 
-    def __init__(self, columns: Mapping[str, Column], size: int, truths: Collection[str] = ()) -> None:
+    def __init__(
+        self, columns: Mapping[str, Column], size: int, truths: Collection[str] = (), wholes: Collection[str] = ()
+    ) -> None:
         self.columns = dict(columns)
         self._size = size
         self.truths = frozenset(truths)
         """The columns of numbers that hold the truth values of their frame, as 0 and 1."""
+        self.wholes = frozenset(wholes)
+        """The columns of numbers that were integers."""
 
     def __len__(self) -> int:
         return self._size
@@ -48,11 +52,12 @@ class Frame:
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Frame:
         """Return some of the rows, by position."""
         size = len(range(*rows.indices(self._size))) if isinstance(rows, slice) else len(rows)
-        return Frame({name: column[rows] for name, column in self.columns.items()}, size, self.truths)
+        return Frame({name: column[rows] for name, column in self.columns.items()}, size, self.truths, self.wholes)
 
     def select(self, names: Sequence[str]) -> Frame:
         """Return some of the columns, in the order given."""
-        return Frame({name: self.columns[name] for name in names}, self._size, self.truths.intersection(names))
+        columns = {name: self.columns[name] for name in names}
+        return Frame(columns, self._size, self.truths.intersection(names), self.wholes.intersection(names))
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """Return the columns side by side, float64 of shape (rows, columns).
@@ -92,7 +97,8 @@ class Frame:
             raise DataError(f"the columns differ in length: {sizes}; every row needs a value, or None, in each")
         size = next(iter(sizes.values())) if sizes else len(value)
         truths = [name for name, array in arrays.items() if _holds_truths(array)]
-        return cls({name: column_of(name, array) for name, array in arrays.items()}, size, truths)
+        wholes = [name for name, array in arrays.items() if _holds_wholes(array)]
+        return cls({name: column_of(name, array) for name, array in arrays.items()}, size, truths, wholes)
 
 
 def is_frame(value: Any) -> bool:
@@ -148,6 +154,13 @@ def _neither(name: str, item: Any) -> DataError:
     if isinstance(item, bytes):
         return DataError(f"column {name!r} holds bytes such as {item[:20]!r}; expected numbers, or text in UTF-8")
     return DataError(f"column {name!r} holds {type(item).__name__} values; expected numbers or text")
+
+
+def _holds_wholes(array: npt.NDArray[Any]) -> bool:
+    if array.dtype == object:
+        present = [item for item in array.tolist() if not _is_missing(item)]
+        return all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in present)
+    return array.dtype.kind in "iu"
 
 
 def _holds_truths(array: npt.NDArray[Any]) -> bool:

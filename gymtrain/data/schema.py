@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,31 +28,39 @@ class Features:
         columns: For rows with names: `"number"` or `"text"` by column, in order. None for plain arrays.
         shape: The shape of one row.
         dtype: The floating-point type that rows are given to the preprocessors in: what holds the training data.
+        left_out: Columns of the training data that are no features: its targets and groups.
     """
 
     columns: dict[str, str] | None
     shape: tuple[int, ...]
     dtype: str
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `schema.json` holds."""
         columns = (
             None if self.columns is None else [{"name": name, "kind": kind} for name, kind in self.columns.items()]
         )
-        return {"columns": columns, "shape": list(self.shape), "dtype": self.dtype}
+        return {
+            "columns": columns,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "left_out": list(self.left_out),
+        }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Features:
         """Read what `to_dict` returned."""
         columns = content["columns"]
         by_name = None if columns is None else {str(each["name"]): str(each["kind"]) for each in columns}
-        return cls(by_name, tuple(int(size) for size in content["shape"]), str(content["dtype"]))
+        shape = tuple(int(size) for size in content["shape"])
+        return cls(by_name, shape, str(content["dtype"]), tuple(str(name) for name in content["left_out"]))
 
     @classmethod
-    def of(cls, X: Frame | Matrix) -> Features:
+    def of(cls, X: Frame | Matrix, left_out: Sequence[str] = ()) -> Features:
         """Describe rows."""
         if isinstance(X, Frame):
-            return cls(X.kinds(), (len(X.columns),), "float64")
+            return cls(X.kinds(), (len(X.columns),), "float64", tuple(left_out))
         return cls(None, X.shape[1:], str(X.dtype))
 
     def check(self, X: Any, *, missing: bool) -> Frame | Matrix:
@@ -87,7 +95,7 @@ class Features:
             )
         if absent:
             return Frame({name: _empty_column(kind) for name, kind in self.columns.items()}, 0)
-        extra = [name for name in frame.names if name not in self.columns]
+        extra = [name for name in frame.names if name not in self.columns and name not in self.left_out]
         if extra:
             warnings.warn(
                 f"columns {some(extra)} were not there in training and are left out", InputWarning, stacklevel=4
@@ -203,7 +211,10 @@ def as_array(X: Any, error: type[GymtrainError] = InputError) -> Matrix:
         GymtrainError: Of the class given, when the rows differ in length.
     """
     if hasattr(X, "detach"):  # torch.Tensor
-        X = X.detach().cpu().numpy()
+        X = as_numpy(X)
+    elif isinstance(X, np.ma.MaskedArray):
+        # What is masked is missing.
+        X = np.ma.filled(X.astype(np.float64), np.nan) if np.ma.is_masked(X) else X.data
     elif hasattr(X, "toarray"):  # scipy.sparse
         X = X.toarray()
     if isinstance(X, str | bytes) or X is None:
@@ -212,6 +223,12 @@ def as_array(X: Any, error: type[GymtrainError] = InputError) -> Matrix:
         return np.asarray(X)
     except ValueError as cause:
         raise error(f"the rows differ in length or shape: {cause}") from cause
+
+
+def as_numpy(tensor: Any) -> Matrix:
+    """Return a tensor of torch as an array; numpy has no bfloat16, whose values float32 holds exactly."""
+    tensor = tensor.detach().cpu()
+    return np.asarray(tensor.float() if "bfloat16" in str(tensor.dtype) else tensor)
 
 
 def _as_numbers(array: Matrix, dtype: np.dtype[Any], error: type[GymtrainError]) -> Matrix:

@@ -34,6 +34,7 @@ class Data:
         task: What kind of problem it is; None to infer it from `y`.
         groups: For each row the group that it belongs to; None where there are none.
         target_names: The names of the outputs, where `y` has several and they have names.
+        left_out: Columns of the source that are no features, because they are targets.
     """
 
     X: Any
@@ -41,6 +42,7 @@ class Data:
     task: TaskName | None = None
     groups: Any = None
     target_names: Sequence[str] | None = None
+    left_out: Sequence[str] = ()
 
 
 class Dataset:
@@ -227,10 +229,10 @@ def split_target(frame: Frame, target: Target, task: TaskName | None) -> Data:
         raise DataError("dataset.dataset: the frame has no column beside the target; there is nothing to learn from")
     targets = [_target_column(frame, name) for name in wanted]
     if isinstance(target, str):
-        return Data(features, targets[0], task)
+        return Data(features, targets[0], task, left_out=wanted)
     if len({column.dtype == object for column in targets}) > 1:
         raise DataError(f"dataset.dataset.target: {some(wanted)} are numbers and text; several targets are of one kind")
-    return Data(features, np.column_stack(targets), task, target_names=wanted)
+    return Data(features, np.column_stack(targets), task, target_names=wanted, left_out=wanted)
 
 
 def _target_column(frame: Frame, name: str) -> npt.NDArray[Any]:
@@ -240,8 +242,7 @@ def _target_column(frame: Frame, name: str) -> npt.NDArray[Any]:
         return column
     if name in frame.truths:
         return column.astype(bool)
-    is_whole = np.array_equal(column, np.trunc(column)) and np.abs(column).max(initial=0) < 2**53
-    return column.astype(np.int64) if is_whole else column
+    return column.astype(np.int64) if name in frame.wholes else column
 
 
 def read_table(path: str | Path, kind: Literal["csv", "parquet"]) -> Frame:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from gymtrain.errors import BundleError, GymtrainError, SaveError, TaskError, TrainingError, some
+from gymtrain.errors import BundleError, Fault, GymtrainError, SaveError, SpecError, TaskError, TrainingError, some
 from gymtrain.models import networks
 from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
@@ -195,6 +195,10 @@ def restore_learner(
 def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> Any:
     facts = {"input_shape": input_shape, "output_size": task.output_size}
     target: Any = component.target
+    for name in sorted(INJECTED["model"] & set(component.arguments)):
+        given, fact = component.arguments[name], facts[name]
+        if (tuple(given) if isinstance(given, list) else given) != fact:
+            raise SpecError([Fault(f"model.model.{name}", f"got {given!r}; the data needs {fact!r}; leave it out")])
     wanted = set(inspect.signature(target).parameters) & INJECTED["model"] - set(component.arguments)
     try:
         model = component.build(**{name: facts[name] for name in sorted(wanted)})

@@ -33,7 +33,9 @@ class Library:
 
 LIBRARIES: dict[str, Library] = {
     # Left out: LBFGS evaluates the loss several times in a step, SparseAdam takes sparse gradients alone.
-    "optimizer": Library(("torch.optim",), frozenset({"params"}), r"(?!Optimizer$|LBFGS$|SparseAdam$).*"),
+    "optimizer": Library(
+        ("torch.optim",), frozenset({"params", "capturable", "differentiable"}), r"(?!Optimizer$|LBFGS$|SparseAdam$).*"
+    ),
     "loss": Library(
         ("torch.nn.modules.loss",),
         frozenset({"size_average", "reduce", "reduction", "weight", "pos_weight"}),
@@ -78,7 +80,7 @@ def find_foreign(library: str, name: str) -> ForeignClass | None:
         >>> find_foreign("optimizer", "adam").name
         'Adam'
         >>> sorted(find_foreign("optimizer", "rms_prop").arguments)[:3]
-        ['alpha', 'capturable', 'centered']
+        ['alpha', 'centered', 'eps']
     """
     found = _index(library).get(_plain(name))
     if found is None:

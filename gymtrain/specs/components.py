@@ -178,8 +178,14 @@ def _foreign_component(target: ForeignClass, given: dict[str, Any]) -> Component
 
 def _check_contract(kind: str, target: Callable[..., Any]) -> None:
     """Refuse a class that cannot be what it is named as; what a function returns is seen when it is called."""
-    method = {"dataset": "load", "preprocessor": "transform", "augmentor": "augment"}.get(kind)
-    if method is not None and isinstance(target, type) and not hasattr(target, method):
+    method = {"dataset": "load", "preprocessor": "transform", "augmentor": "augment", "tracker": "log_metrics"}.get(
+        kind
+    )
+    if method is None:
+        return  # a model or a loss may be a function
+    if not isinstance(target, type):
+        raise fault(f"{getattr(target, '__qualname__', target)} is a function; a {kind} is a class", "type")
+    if not hasattr(target, method):
         raise fault(f"{target.__qualname__} has no method {method}(); a {kind} needs it", "type")
 
 

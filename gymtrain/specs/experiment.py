@@ -31,6 +31,8 @@ class Experiment(Section):
             pydantic.BaseModel.__init__(self, **_bare(fields))
         except pydantic.ValidationError as error:
             raise SpecError(faults_of(error, type(self), "")) from None
+        except RecursionError:
+            raise SpecError([Fault("spec", "it holds itself, or is nested too deeply; write it out")]) from None
 
     @pydantic.model_validator(mode="after")
     def _check_across(self) -> Experiment:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.errors import TrainingError
+from gymtrain.errors import GymtrainError, TrainingError
 from gymtrain.models.contract import Array, Learner, LibraryLearner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import seeded
@@ -23,7 +23,7 @@ from gymtrain.tracking import Report
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.training.batches import Batches
 from gymtrain.training.best import BestWeights
-from gymtrain.training.callbacks import Callbacks
+from gymtrain.training.callbacks import Callbacks, TrainingState
 from gymtrain.training.evaluation import Evaluation
 from gymtrain.training.loop import EpochEnd, Loss, StepEnd, fit
 from gymtrain.training.optimizers import build_optimizer
@@ -123,7 +123,7 @@ class Fitting:
             should_stop=lambda: state.stop_reason is not None,
         )
         try:
-            self._follow(events, batches)
+            self._follow(_explained(events, state), batches)
         finally:
             # After Ctrl-C too: what was learned until then is kept.
             self.best.restore(learner.module)
@@ -213,6 +213,20 @@ def evaluation_of(learner: Learner, training: Training, inputs: Array, targets: 
     return Evaluation(torch.from_numpy(inputs), torch.from_numpy(targets), metrics, loss, device)
 
 
+def _explained(events: Iterator[StepEnd | EpochEnd], state: TrainingState) -> Iterator[StepEnd | EpochEnd]:
+    """Say where it was, when the model, the loss or a metric fails in the middle.
+
+    Raises:
+        TrainingError: With the cause chained.
+    """
+    try:
+        yield from events
+    except GymtrainError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise TrainingError(f"training failed after step {state.step}, in epoch {state.epoch}: {error}") from error
+
+
 def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
     """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
 
@@ -221,15 +235,20 @@ def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
         TaskError: The module's outputs do not have the shape that the task needs.
     """
     inputs, targets = (rows[:2].to(learner.device) for rows in (batches.inputs, batches.targets))
-    outputs = learner.check_outputs(inputs)
+    learner.check_outputs(inputs)
     try:
-        loss = loss_of(outputs, targets)
+        loss = loss_of(learner.module(inputs), targets)
     except Exception as error:
         raise TrainingError(f"model.training.loss: it fails on outputs and targets of two rows: {error}") from error
     if not isinstance(loss, torch.Tensor) or loss.shape != ():
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
         raise TrainingError(
             f"model.training.loss: it returned {got}; expected a tensor of shape (), the mean over rows"
+        )
+    if not loss.requires_grad:
+        raise TrainingError(
+            f"model.model: nothing can be learned, because the loss does not depend on the parameters of "
+            f"{type(learner.module).__name__}; look for detach() or no_grad() in it or in the loss"
         )
     if len(batches.inputs) % batches.batch_size != 1 and batches.batch_size != 1:
         return

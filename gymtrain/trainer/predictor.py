@@ -78,6 +78,11 @@ class Predictor:
             return rows
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported below
             inputs = np.ascontiguousarray(self.pipeline.transform(rows), dtype=np.float32)
+        if inputs.shape[1:] != self.input_shape:
+            raise InputError(
+                f"the preprocessors made rows of shape {inputs.shape[1:]}; in training it was {self.input_shape}: what "
+                f"a row becomes may not depend on the others"
+            )
         bad = rows_that_are_not_finite(inputs)
         if len(bad):
             raise InputError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +13,18 @@ import numpy.typing as npt
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.frames import Frame
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, as_array, as_features, rows_that_are_not_finite
+from gymtrain.data.schema import Features, as_features, rows_that_are_not_finite
 from gymtrain.data.sources import Data
 from gymtrain.data.splits import PARTS, Rows, split
 from gymtrain.data.tabular import Tabular
-from gymtrain.errors import DataError
+from gymtrain.errors import DataError, some
 from gymtrain.models.seeding import seeded
 from gymtrain.models.targets import as_targets, infer_task, task_of
 from gymtrain.models.tasks import Task
 from gymtrain.specs import Dataset, Training
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -84,7 +86,7 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
         DataError: The dataset gave something that cannot be trained on.
     """
     data = _read(source, spec.dataset.type)
-    X, y = as_features(data.X), as_targets(data.y)
+    X, y = _named("X", as_features, data.X), _named(_name_of_target(data), as_targets, data.y)
     if len(X) != len(y):
         raise DataError(f"dataset.dataset: X has {len(X)} rows and y has {len(y)}; every row needs one target")
     X, groups = _groups(X, data, spec.samples.group_by)
@@ -102,7 +104,8 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
     )
     task = task_of(y, data.task, rows["train"], data.target_names, one_hot=spec.one_hot, loss=training.loss)
     targets = {part: _encoded(task, part, y[rows[part]]) for part in PARTS}
-    return Prepared(Features.of(X), task, X, rows, targets)
+    left_out = [*data.left_out, *([spec.samples.group_by] if spec.samples.group_by is not None else [])]
+    return Prepared(Features.of(X, left_out), task, X, rows, targets)
 
 
 def build_pipeline(spec: Dataset, features: Features) -> Pipeline:
@@ -130,6 +133,7 @@ def transform(data: Prepared, spec: Dataset) -> None:
     Raises:
         DataError: A preprocessor made NaN or infinity of a value.
     """
+    shape: tuple[int, ...] | None = None
     for part in PARTS:
         if len(data.rows[part]):
             values = data.pipeline.transform(data.part(part), spec.chunk_size)
@@ -140,6 +144,12 @@ def transform(data: Prepared, spec: Dataset) -> None:
                 raise DataError(
                     f"after the preprocessors {len(bad)} rows of the {part} part hold NaN or infinity, the first is "
                     f"row {data.rows[part][bad[0]]} of the dataset; fill missing values and scale large ones"
+                )
+            shape = shape or inputs.shape[1:]
+            if inputs.shape[1:] != shape:
+                raise DataError(
+                    f"dataset.preprocessors: they made rows of shape {shape} of the train part and {inputs.shape[1:]} "
+                    f"of the {part} part; what a row becomes may not depend on the others"
                 )
             data.inputs[part] = inputs
 
@@ -169,15 +179,25 @@ def _read(source: Any, name: str) -> Data:
     return loaded
 
 
+def _named(what: str, read: Callable[[Any], T], value: Any) -> T:
+    try:
+        return read(value)
+    except DataError as error:
+        raise DataError(f"dataset.dataset, {what}: {error}") from error
+
+
+def _name_of_target(data: Data) -> str:
+    return f"target {some(data.left_out)}" if data.left_out else "y"
+
+
 def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame | Array, Array | None]:
     if group_by is None:
         return X, None
     if isinstance(X, Frame) and group_by in X.columns:
-        column = X.columns[group_by]
-        groups = np.array([repr(item) for item in column.tolist()])
+        groups = _group_names(X.columns[group_by], f"dataset.samples.group_by: {group_by!r}")
         return X.select([name for name in X.names if name != group_by]), groups
     if data.groups is not None and group_by == "groups":
-        groups = as_array(data.groups, DataError)
+        groups = _group_names(np.array(data.groups, dtype=object), "dataset.dataset.groups")
         if groups.shape != (len(X),):
             raise DataError(
                 f"dataset.dataset.groups: got the shape {groups.shape}; expected ({len(X)},), one for each row"
@@ -188,6 +208,20 @@ def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame |
         f"dataset.samples.group_by: there is no column {group_by!r}; "
         + (f"the columns are {', '.join(map(repr, known))}" if known else "give the dataset the argument 'groups'")
     )
+
+
+def _group_names(groups: Array, place: str) -> Array:
+    """Return groups as text, in which all kinds of names can be told apart.
+
+    Raises:
+        DataError: A row has no group.
+    """
+    missing = [row for row, item in enumerate(groups.tolist()) if item is None or item != item]
+    if missing:
+        raise DataError(
+            f"{place}: {len(missing)} rows have no group, the first is row {missing[0]}; name it, or drop them"
+        )
+    return np.array([repr(item) for item in groups.tolist()])
 
 
 def _encoded(task: Task, part: str, y: Array) -> Array:

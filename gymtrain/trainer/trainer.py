@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gymtrain.errors import Fault, NotTrainedError, SpecError
+from gymtrain.errors import BundleError, Fault, GymtrainError, NotTrainedError, SaveError, SpecError
 from gymtrain.specs import Dataset, Experiment, Model, Tracking, read_spec_file, spec_sha256
 
 # The rooms behind this one load torch, which takes seconds: they are imported where they are needed, so that a spec is
@@ -42,6 +44,7 @@ class Trainer:
     def __init__(self, dataset: Spec | Dataset, model: Spec | Model, tracking: Spec | Tracking | None = None) -> None:
         self._experiment = Experiment(dataset=dataset, model=model, tracking={} if tracking is None else tracking)
         self._predictor: Predictor | None = None
+        self._learned: dict[str, Any] | None = None
         self.result: dict[str, Any] | None = None
         """What the last `train()` returned, or would have if it had not raised; None before."""
 
@@ -66,6 +69,7 @@ class Trainer:
             FileNotFoundError: There is no such file.
             SpecError: The file cannot be read, or the spec is wrong.
         """
+        _check_path(path, lambda message: SpecError([Fault("path", message)]))
         return cls.from_dict(read_spec_file(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,13 +110,16 @@ class Trainer:
             ('FINISHED', 2)
         """
         from gymtrain.trainer.training_run import TrainingRun
+        from gymtrain.training.callbacks import Callback
 
-        run = TrainingRun(self._experiment, callbacks)
+        run = TrainingRun(self._experiment, [callbacks] if isinstance(callbacks, Callback) else callbacks or ())
         try:
             run.execute()
         finally:
-            # Of this run also where it failed: an earlier one's model beside this one's result would mislead.
-            self._predictor, self.result = run.predictor, run.result
+            self.result = run.result
+            if run.predictor is not None:
+                # A run that learned nothing leaves the model of the one before, and the result that belongs to it.
+                self._predictor, self._learned = run.predictor, run.result
         return self.result
 
     def evaluate(self, X: Any, y: Any) -> dict[str, float]:
@@ -198,7 +205,8 @@ class Trainer:
         predictor = self._trained("save")
         from gymtrain.trainer.saving import save
 
-        save(path, self._experiment, predictor, self.result or {})
+        _check_path(path, SaveError)
+        save(path, self._experiment, predictor, self._learned or {})
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = ()) -> Trainer:
@@ -215,7 +223,10 @@ class Trainer:
         """
         from gymtrain.trainer.saving import load
 
+        _check_path(path, partial(BundleError, reason="not_a_file"))
         trust = [trust] if isinstance(trust, str) else trust
+        if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
+            raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
         return cls._of(*load(path, trust))
 
     @classmethod
@@ -223,7 +234,8 @@ class Trainer:
         cls, experiment: Experiment, predictor: Predictor | None = None, result: dict[str, Any] | None = None
     ) -> Trainer:
         trainer = cls.__new__(cls)
-        trainer._experiment, trainer._predictor, trainer.result = experiment, predictor, result
+        trainer._experiment, trainer._predictor = experiment, predictor
+        trainer.result = trainer._learned = result
         return trainer
 
     def _trained(self, what: str) -> Predictor:
@@ -232,3 +244,8 @@ class Trainer:
                 f"{what}: this trainer has not learned anything yet; call train(), or Trainer.load(path)"
             )
         return self._predictor
+
+
+def _check_path(path: object, error: Callable[[str], GymtrainError]) -> None:
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise error(f"got {path!r}; expected the path of a file, as a text or a pathlib.Path")

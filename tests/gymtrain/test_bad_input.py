@@ -22,6 +22,7 @@ from gymtrain import (
     InputError,
     NonFiniteLossError,
     NotTrainedError,
+    SaveError,
     SpecError,
     TaskError,
     Trainer,
@@ -634,18 +635,22 @@ def test_nothing_is_known_before_training(tiny, method):
         ask()
 
 
-def test_a_training_that_fails_leaves_nothing_of_an_earlier_one(tiny):
+def test_a_training_that_learns_nothing_leaves_the_earlier_model_and_its_result(tiny, tmp_path):
     class Fail(gymtrain.Callback):
         def on_fit_model_begin(self, state):
             raise RuntimeError("now")
 
     trainer = tiny(arrays())
     trainer.train()
+    before = trainer.predict(X).tolist()
 
     with pytest.raises(gymtrain.CallbackError, match="now"):
         trainer.train([Fail()])
-    with pytest.raises(NotTrainedError, match="predict: this trainer has not learned anything yet"):
-        trainer.predict(X)
+
+    assert trainer.result["status"] == "FAILED"
+    assert trainer.predict(X).tolist() == before
+    trainer.save(tmp_path / "earlier.zip")
+    assert gymtrain.inspect(tmp_path / "earlier.zip")["results"]["status"] == "FINISHED"
 
 
 def test_a_regression_has_no_probabilities_and_no_classes(tiny):
@@ -786,3 +791,50 @@ def test_every_error_of_ours_is_caught_by_one_name():
 
     assert all(issubclass(error, GymtrainError) for error in errors)
     assert len(errors) >= 12
+
+
+@pytest.mark.parametrize("trust", [None, 5, [5]])
+def test_what_is_no_list_of_trusted_names_is_refused(tmp_path, iris_trainer, trust):
+    iris_trainer.save(tmp_path / "iris.zip")
+
+    with pytest.raises(SpecError, match=r"trust: got .*; expected a list such as"):
+        Trainer.load(tmp_path / "iris.zip", trust=trust)
+
+
+@pytest.mark.parametrize("path", [None, 5, "a\0b"])
+def test_what_is_no_path_is_refused(iris_trainer, path):
+    for act, error in [(iris_trainer.save, SaveError), (Trainer.load, BundleError), (Trainer.from_file, SpecError)]:
+        with pytest.raises(error, match=r"expected the path of a file"):
+            act(path)
+
+
+def test_rows_without_a_group_are_refused(tiny):
+    trainer = tiny({**arrays(), "groups": ["a", None] * 20}, samples={"group_by": "groups"})
+
+    with pytest.raises(DataError, match=r"dataset\.dataset\.groups: 20 rows have no group, the first is row 1"):
+        trainer.train()
+
+
+def test_what_is_masked_is_missing(tiny):
+    trainer = tiny({"type": "arrays", "X": np.ma.masked_array(X, X > 1), "y": arrays()["y"]})
+
+    with pytest.raises(DataError, match=r"X has missing values \(NaN\)"):
+        trainer.train()
+
+
+def test_a_spec_that_holds_itself_is_refused():
+    itself = {}
+    itself["dataset"] = itself
+
+    with pytest.raises(SpecError, match=r"spec: it holds itself, or is nested too deeply"):
+        Trainer.from_dict({"dataset": itself, "model": {"model": "linear"}})
+
+
+def test_a_function_is_no_dataset():
+    with pytest.raises(SpecError, match=r"system is a function; a dataset is a class"):
+        Trainer(dataset={"dataset": {"type": "os:system", "command": "true"}}, model={"model": "linear"})
+
+
+def test_a_model_that_says_other_than_the_data_is_refused(tiny):
+    with pytest.raises(SpecError, match=r"model\.model\.output_size: got 5; the data needs 3; leave it out"):
+        tiny(model={"type": "linear", "output_size": 5}).train()

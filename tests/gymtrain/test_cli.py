@@ -103,6 +103,18 @@ def test_help_loads_neither_torch_nor_mlflow_nor_numpy_nor_rich(arguments: list[
     assert modules_loaded_by(*arguments).isdisjoint({"torch", "mlflow", "numpy", "pyarrow", "rich"})
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"]])
+def test_the_package_is_the_command_line_too_and_helps_without_torch(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "gymtrain", *arguments]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith(("Usage: python -m gymtrain", "gymtrain "))
+    assert "gymtrain.cli" in loaded
+    assert loaded.isdisjoint({"torch", "mlflow", "numpy", "pyarrow", "rich"})
+
+
 def test_version_is_that_of_the_package() -> None:
     import gymtrain
 
@@ -242,6 +254,30 @@ def test_predict_gives_a_column_of_probabilities_for_each_class(bundle: Path, qu
         assert max(probabilities, key=probabilities.__getitem__) == f"proba_{label}"
 
 
+def test_predict_gives_the_same_labels_with_and_without_probabilities(bundle: Path, data: Path) -> None:
+    alone = rows_of(run("predict", bundle, data).stdout)
+    beside = rows_of(run("predict", bundle, data, "--proba").stdout)
+
+    assert len(alone) == 120
+    assert [row["prediction"] for row in beside] == [row["prediction"] for row in alone]
+
+
+def test_a_multilabel_task_has_an_answer_and_a_probability_for_each_label(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("x,low,even\n" + "".join(f"{index},{int(index < 25)},{1 - index % 2}\n" for index in range(50)))
+    spec = spec_of(tmp_path, data)
+    spec["dataset"]["dataset"] |= {"target": ["low", "even"], "task": "multilabel"}
+    trained = run("train", written(tmp_path / "spec.yaml", spec), "--save", tmp_path / "model.zip")
+
+    rows = rows_of(run("predict", tmp_path / "model.zip", data, "--proba").stdout)
+
+    assert trained.exit_code == 0, trained.output
+    assert list(rows[0]) == ["prediction_low", "prediction_even", "proba_low", "proba_even"]
+    for row in rows:
+        for label in ("low", "even"):
+            assert row[f"prediction_{label}"] == str(int(float(row[f"proba_{label}"]) >= 0.5))
+
+
 def test_predict_gives_the_same_for_parquet_and_whatever_the_batch_size(
     bundle: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -285,6 +321,51 @@ def test_predict_writes_a_file_whole_or_not_at_all(bundle: Path, questions: Path
     assert "'tall'" in bad.stderr
     assert output.read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "questions.csv"]
+
+
+@pytest.mark.parametrize("replaced", ["questions.csv", "plants.zip"])
+@pytest.mark.parametrize("reached", ["by its name", "by a roundabout way", "by a link"])
+def test_predict_refuses_to_write_over_what_it_reads(
+    replaced: str, reached: str, bundle: Path, questions: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "plants.zip"
+    copy.write_bytes(bundle.read_bytes())
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / replaced)
+    ways = {"by its name": tmp_path / replaced, "by a link": link}
+    output = ways.get(reached, tmp_path / "folder" / ".." / replaced)
+    before = (tmp_path / replaced).read_bytes()
+
+    result = run("predict", copy, questions, "--output", output)
+
+    assert result.exit_code == 2
+    expected = f"Error: {output}: Would replace {tmp_path / replaced}, which is read; name another file\n"
+    assert result.stderr == expected
+    assert (tmp_path / replaced).read_bytes() == before
+
+
+def test_train_refuses_to_save_over_its_spec(data: Path, tmp_path: Path) -> None:
+    spec = written(tmp_path / "spec.yaml", spec_of(tmp_path, data))
+    before = spec.read_text()
+
+    result = run("train", spec, "--save", spec)
+
+    assert result.exit_code == 2
+    assert f"Would replace {spec}, which is read" in result.stderr
+    assert spec.read_text() == before
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["answers.parquet", "answers.PQ"])
+def test_predict_writes_no_csv_under_the_name_of_another_format(
+    name: str, bundle: Path, questions: Path, tmp_path: Path
+) -> None:
+    result = run("predict", bundle, questions, "--output", tmp_path / name)
+
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {tmp_path / name}: The output is CSV; name it .csv\n"
+    assert not (tmp_path / name).exists()
 
 
 def test_predict_names_the_column_that_is_missing(bundle: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_target_is_taken_out_of_the_frame() -> None:
     ("column", "dtype"),
     [
         ([0, 1, 2], np.int64),
-        ([-1.0, 2.0], np.int64),
+        ([-1.0, 2.0], np.float64),
         ([0.5, 1.0], np.float64),
         ([1, None], np.float64),
         ([True, False], np.bool_),
@@ -311,3 +311,16 @@ def test_a_parquet_file_with_columns_of_other_things_is_refused(parquet: Write, 
 
 def test_data_may_be_given_as_they_are() -> None:
     assert Data([[1]], [1]) == Data(X=[[1]], y=[1], task=None, groups=None, target_names=None)
+
+
+def test_a_target_of_floats_is_a_regression_in_every_source(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [0.0, 1.0, 2.0], "price": [250.0, 300.0, 350.0]})
+    table.to_parquet(tmp_path / "prices.parquet")
+    table.to_csv(tmp_path / "prices.csv", index=False)
+
+    for source in (
+        DataFrame(table, "price"),
+        Parquet(str(tmp_path / "prices.parquet"), "price"),
+        Csv(str(tmp_path / "prices.csv"), "price"),
+    ):
+        assert source.load().y.dtype == np.float64

@@ -378,7 +378,7 @@ def test_a_hook_that_is_misspelt_is_refused_where_it_is_written():
                 pass
 
 
-@pytest.mark.parametrize("given", [[print], [Callback], Callback(), None, "early"])
+@pytest.mark.parametrize("given", [[print], [Callback], "early"])
 def test_what_is_no_list_of_callbacks_is_refused(tiny, given):
     with pytest.raises(SpecError, match=r"callbacks(\[0\])?: got .*; expected"):
         tiny().train(given)
