@@ -23,6 +23,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
+WIDTH, HEIGHT = 1400, 900  # of the pages, in pixels
 # MLflow opens an assistant over a quarter of the page the first time.
 NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
@@ -62,8 +63,10 @@ def mlflow_pages(page: Page, address: str, experiment: str) -> None:
     page.get_by_role("checkbox", name="Select all runs").check(force=True)
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("Comparing 2 Runs").wait_for()
+    page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})  # the params are below the plot
     page.wait_for_timeout(3000)
-    page.screenshot(path=IMAGES / "mlflow-compare.png", full_page=True)
+    page.screenshot(path=IMAGES / "mlflow-compare.png")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     page.goto(
         f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART",
     )
@@ -110,7 +113,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.add_init_script(NO_ASSISTANT)
         mlflow_pages(page, f"http://127.0.0.1:{mlflow}", options.experiment)
         tensorboard_pages(page, f"http://127.0.0.1:{tensorboard}")
