@@ -17,7 +17,7 @@ from gymtrain.models.tasks import Binary, Multiclass, Multilabel, Regression
 from gymtrain.registry import BUILTIN, find, find_foreign
 from gymtrain.specs import Dataset, Model, Samples, Tracking, Training
 from gymtrain.specs.components import INJECTED
-from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES
+from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, EarlyStopping
 
 PAGE = Path(__file__).with_name("spec.md")
 MARKER = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -34,6 +34,8 @@ TYPES = {
     "model.model": "component",
     "model.training": "dict",
     "training.optimizer": "name or component",
+    "training.schedule": "name, component, dict of them or null",
+    "training.early_stopping": "dict or null",
     "training.loss": '`"auto"`, name or component',
     "training.metrics": '`"auto"` or list of names and components',
     "training.class_weight": '`"balanced"`, dict of numbers or null',
@@ -51,9 +53,10 @@ def reference() -> dict[str, str]:
         "samples": Samples,
         "model": Model,
         "training": Training,
+        "early_stopping": EarlyStopping,
         "tracking": Tracking,
     }
-    kinds = ("dataset", "preprocessor", "augmentor", "model", "tracker")
+    kinds = ("dataset", "preprocessor", "augmentor", "model", "schedule", "tracker")
     tables = {name: _table("key", _keys(name, section)) for name, section in sections.items()}
     components = {
         f"{kind}_types": "\n".join(_component(kind, name) for name in sorted(BUILTIN[kind])) for kind in kinds

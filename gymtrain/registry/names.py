@@ -54,6 +54,18 @@ BUILTIN: dict[str, dict[str, str]] = {
         "mlflow": "gymtrain_trackers.mlflow:MLflowTracker",
         "tensorboard": "gymtrain_trackers.tensorboard:TensorBoardTracker",
     },
+    "schedule": {
+        "constant": "gymtrain.training.schedules:Constant",
+        "cosine": "gymtrain.training.schedules:Cosine",
+        "cosine_restarts": "gymtrain.training.schedules:CosineRestarts",
+        "exponential": "gymtrain.training.schedules:Exponential",
+        "linear_warmup": "gymtrain.training.schedules:LinearWarmup",
+        "multistep": "gymtrain.training.schedules:Multistep",
+        "one_cycle": "gymtrain.training.schedules:OneCycle",
+        "plateau": "gymtrain.training.schedules:Plateau",
+        "step": "gymtrain.training.schedules:Step",
+        "switch": "gymtrain.training.schedules:Switch",
+    },
     # A loss of the user's; the ready ones are those of torch.nn, by their own names.
     "loss": {},
 }

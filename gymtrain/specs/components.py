@@ -176,13 +176,21 @@ def _foreign_component(target: ForeignClass, given: dict[str, Any]) -> Component
     return Component(target.name, target, resolved)
 
 
+# What the class of a component has to have; a model or a loss may be a function.
+_METHODS = {
+    "dataset": "load",
+    "preprocessor": "transform",
+    "augmentor": "augment",
+    "tracker": "log_metrics",
+    "schedule": "value",
+}
+
+
 def _check_contract(kind: str, target: Callable[..., Any]) -> None:
     """Refuse a class that cannot be what it is named as; what a function returns is seen when it is called."""
-    method = {"dataset": "load", "preprocessor": "transform", "augmentor": "augment", "tracker": "log_metrics"}.get(
-        kind
-    )
+    method = _METHODS.get(kind)
     if method is None:
-        return  # a model or a loss may be a function
+        return
     if not isinstance(target, type):
         raise fault(f"{getattr(target, '__qualname__', target)} is a function; a {kind} is a class", "type")
     if not hasattr(target, method):
@@ -225,7 +233,7 @@ def _injected(kind: str, target: Callable[..., Any]) -> frozenset[str]:
 
 
 # Their constructors only keep what they are given, and refuse what no annotation can: two bounds in the wrong order.
-_MADE_ONCE = {"preprocessor", "augmentor", "tracker"}
+_MADE_ONCE = {"preprocessor", "augmentor", "tracker", "schedule"}
 
 
 def _try(target: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -241,6 +249,7 @@ _EXAMPLES = {
     "preprocessor": "standard_scaler",
     "augmentor": "flip",
     "tracker": "mlflow",
+    "schedule": "cosine",
     "optimizer": "Adam",
     "loss": "CrossEntropyLoss",
     "metric": "accuracy",

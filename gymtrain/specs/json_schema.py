@@ -9,7 +9,7 @@ import pydantic
 from gymtrain.registry import UnknownTypeError, arguments_model, find, foreign_names, known_names
 from gymtrain.specs.components import INJECTED
 from gymtrain.specs.dataset import Dataset, Samples
-from gymtrain.specs.model import Model, Training
+from gymtrain.specs.model import EarlyStopping, Model, Training
 from gymtrain.specs.section import Section
 from gymtrain.specs.tracking import Tracking
 
@@ -36,9 +36,12 @@ def json_schema() -> Schema:
         ['dataset', 'model', 'tracking']
     """
     samples = _section(Samples, train=_SHARE, val=_SHARE, test=_SHARE)
+    schedule = _component("schedule")
     training = _section(
         Training,
         optimizer=_foreign("optimizer"),
+        schedule={"anyOf": [_NULL, schedule, {"type": "object", "additionalProperties": schedule}]},
+        early_stopping={"anyOf": [_NULL, _section(EarlyStopping)]},
         loss=_foreign("loss"),
         metrics={"anyOf": [_AUTO, {"type": "array", "items": _foreign("metric")}]},
         class_weight={"anyOf": [_NULL, {"const": "balanced"}, _WEIGHTS]},

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from gymtrain.errors import Fault, some
+from gymtrain.errors import Fault, did_you_mean, some
 from gymtrain.registry import find_foreign
 from gymtrain.specs.components import Component, check_component
 from gymtrain.specs.dataset import Seed
-from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered
+from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name
 from gymtrain.specs.wording import shortened
 
 ModelComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "model"))]
@@ -116,8 +116,45 @@ def _check_class_weight(value: Any) -> Any:
     raise fault(f"got {shortened(value)}; expected 'balanced', or a dict of weights by class")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return _is_number(value) and 0 < value < float("inf")
+
+
+def _check_schedule(value: Any) -> Any:
+    """One schedule is for the learning rate; several are named by what they change."""
+    if value is None:
+        return None
+    if isinstance(value, str) or (isinstance(value, dict) and "type" in value):
+        value = {"lr": value}
+    if not isinstance(value, dict):
+        raise fault(
+            f"got {shortened(value)}; expected a schedule such as {{'type': 'cosine'}}, or a dict of them by name"
+        )
+    names = list(value)
+    return dict(zip(names, gathered_by_name(value, partial(check_component, "schedule")), strict=True))
+
+
+class EarlyStopping(Section):
+    """When training ends because a metric no longer gets better."""
+
+    place: ClassVar[str] = "model.training.early_stopping"
+
+    monitor: str = "auto"
+    """The metric; `"auto"` is the one that training monitors, else `train/loss`."""
+    mode: Literal["min", "max"] | None = None
+    """Whether less or more is better; null for what the metric says of itself."""
+    patience: Annotated[int, pydantic.Field(ge=0)] = 10
+    """How many epochs without a better value are borne."""
+    min_delta: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    """How much better counts, in the metric's own unit."""
+    threshold: float | None = None
+    """Stop once the metric is as good as this."""
+    divergence_ratio: Annotated[float, pydantic.Field(gt=1)] | None = None
+    """Stop when a metric of which less is better is this many times its best value."""
 
 
 class Training(Section):
@@ -133,6 +170,12 @@ class Training(Section):
     """Rows in a step."""
     optimizer: OptimizerComponent = "Adam"  # type: ignore[assignment]
     """Any optimizer of `torch.optim` by name, with its own arguments."""
+    schedule: Annotated[Any, pydantic.PlainValidator(_check_schedule)] = None
+    """How the learning rate changes, `{"type": "cosine"}`, or several values of the optimizer by name."""
+    clip_grad_norm: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """Scale gradients down whose norm, over all parameters together, is above this."""
+    early_stopping: Annotated[EarlyStopping, Keyed] | None = None
+    """When to stop before the last epoch; null for never."""
     loss: Annotated[Any, pydantic.PlainValidator(_check_loss)] = "auto"
     """A loss that fits the task, by its name in `torch.nn`; `"auto"` is the task's usual one."""
     metrics: Annotated[Any, pydantic.PlainValidator(_check_metrics)] = "auto"
@@ -153,6 +196,11 @@ class Training(Section):
     def _resolve(self) -> Training:
         if self.epochs is None and self.max_steps is None:
             object.__setattr__(self, "epochs", 10)
+        numbers = [name for name, value in self.optimizer.arguments.items() if _is_number(value)]
+        unknown = [name for name in self.schedule or () if name not in numbers]
+        if unknown:
+            hint = did_you_mean(unknown[0], numbers) or f"; it has {some(sorted(numbers), limit=20)}"
+            raise fault(f"{self.optimizer.type} has no value {unknown[0]!r} that can change{hint}", "schedule")
         return self
 
     @pydantic.field_validator("device")

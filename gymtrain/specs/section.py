@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
@@ -66,6 +66,8 @@ def fault(message: str, path: str = "") -> FaultsFound:
 def _written(value: Any) -> Any:
     if isinstance(value, list):
         return [_written(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _written(item) for key, item in value.items()}
     return value.to_dict() if hasattr(value, "to_dict") else written(value)
 
 
@@ -83,13 +85,18 @@ Keyed = pydantic.BeforeValidator(_text_keys)
 
 def gathered(values: Iterable[Any], check: Callable[[Any], T]) -> list[T]:
     """Check each item of a list, gathering the faults of all of them."""
+    return gathered_by_name(dict(enumerate(values)), check)
+
+
+def gathered_by_name(values: Mapping[Any, Any], check: Callable[[Any], T]) -> list[T]:
+    """Check each value of a dict, gathering the faults of all of them."""
     checked: list[T] = []
     faults: list[Fault] = []
-    for position, value in enumerate(values):
+    for key, value in values.items():
         try:
             checked.append(check(value))
         except FaultsFound as error:
-            faults += [Fault(join("", position, each.path), each.message) for each in error.faults]
+            faults += [Fault(join("", key, each.path), each.message) for each in error.faults]
     if faults:
         raise FaultsFound(faults)
     return checked

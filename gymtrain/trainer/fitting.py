@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.errors import GymtrainError, TrainingError
+from gymtrain.errors import Fault, GymtrainError, SpecError, TrainingError, did_you_mean
 from gymtrain.models.contract import Array, Learner, LibraryLearner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import seeded
@@ -27,6 +28,8 @@ from gymtrain.training.callbacks import Callbacks, TrainingState
 from gymtrain.training.evaluation import Evaluation
 from gymtrain.training.loop import EpochEnd, Loss, StepEnd, fit
 from gymtrain.training.optimizers import build_optimizer
+from gymtrain.training.schedules import ScheduledValues
+from gymtrain.training.stopping import EarlyStopping
 
 
 class Fitting:
@@ -105,12 +108,23 @@ class Fitting:
         rehearse(learner, loss_of, batches)
         optimizer = build_optimizer(training.optimizer, learner.module, learner.device)
         evaluate = self._evaluation("val")
-        self.best = _best_weights(training, evaluate.metrics if evaluate else Metrics([], data.task), evaluate)
+        metrics = evaluate.metrics if evaluate else Metrics([], data.task)
+        self.best = _best_weights(training, metrics, evaluate)
 
         def validate() -> dict[str, float]:
             return {} if evaluate is None else {f"val/{name}": value for name, value in evaluate(learner).items()}
 
         state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, len(batches))
+        monitor = self.best.monitor or ("train/loss" if evaluate is None else "val/loss")
+        values = ScheduledValues(
+            {name: component.build() for name, component in (training.schedule or {}).items()},
+            optimizer,
+            epochs=math.ceil(state.num_steps / len(batches)),
+            steps=state.num_steps,
+            monitor=monitor,
+            higher_is_better=lambda name: metrics.higher_is_better(name.partition("/")[2]),
+        )
+        stopping = _stopping(training, monitor, metrics, evaluate)
         events = fit(
             learner.module,
             batches,
@@ -120,10 +134,11 @@ class Fitting:
             epochs=training.epochs,
             max_steps=training.max_steps,
             seed=training.seed,
+            clip_grad_norm=training.clip_grad_norm,
             should_stop=lambda: state.stop_reason is not None,
         )
         try:
-            self._follow(_explained(events, state), batches)
+            self._follow(_explained(events, state), batches, values, stopping)
         finally:
             # After Ctrl-C too: what was learned until then is kept.
             self.best.restore(learner.module)
@@ -131,24 +146,38 @@ class Fitting:
         if state.stop_reason is None:
             state.stop("max_steps" if state.step == training.max_steps else "epochs")
 
-    def _follow(self, events: Iterator[StepEnd | EpochEnd], batches: Batches) -> None:
-        """Log, call the callbacks and keep the best, while the loop goes on."""
+    def _follow(
+        self,
+        events: Iterator[StepEnd | EpochEnd],
+        batches: Batches,
+        values: ScheduledValues,
+        stopping: EarlyStopping | None,
+    ) -> None:
+        """Log, change what is scheduled, call the callbacks and keep the best, while the loop goes on."""
         assert isinstance(self.learner, TorchLearner)
         state, callbacks = self._state, self._callbacks
         steps, speed = _StepLog(self._experiment.tracking.log_every_n_steps, self._report), _Speed(batches)
         state.epoch = 1
+        values.set(0, 0)
         callbacks.call("on_epoch_begin")
         try:
             for event in events:
                 state.step = event.step
                 if isinstance(event, StepEnd):
                     steps.add(event)
+                    if values.by_step and event.step < state.num_steps:
+                        values.set(event.epoch - 1, event.step)
                     callbacks.call("on_step_end")
                     continue
                 steps.flush()
                 self.samples_per_second = speed.of(event)
                 self.best.update(event.epoch, event.metrics, self.learner.module)
-                self._end_epoch(event)
+                used = values.at(event.epoch - 1, event.step - 1)
+                self._end_epoch(event._replace(metrics=event.metrics | used))
+                if stopping is not None:
+                    stopping.on_epoch_end(state)
+                values.observe(event.metrics)
+                values.set(event.epoch, event.step)
                 if event.step < state.num_steps and state.stop_reason is None:
                     state.epoch += 1
                     callbacks.call("on_epoch_begin")
@@ -262,8 +291,26 @@ def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
         ) from error
 
 
+def _stopping(training: Training, monitor: str, metrics: Metrics, evaluate: Evaluation | None) -> EarlyStopping | None:
+    spec = training.early_stopping
+    if spec is None:
+        return None
+    name = monitor if spec.monitor == "auto" else spec.monitor
+    known = _known_metrics(metrics, evaluate)
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise SpecError([Fault("model.training.early_stopping.monitor", f"there is no metric {name!r}{hint}")])
+    mode = spec.mode or ("max" if metrics.higher_is_better(name.partition("/")[2]) else "min")
+    options = spec.model_dump(exclude={"monitor", "mode"})
+    return EarlyStopping(name, mode, **options)
+
+
+def _known_metrics(metrics: Metrics, evaluate: Evaluation | None) -> list[str]:
+    return ["train/loss", *([] if evaluate is None else ["val/loss", *(f"val/{name}" for name in metrics.names)])]
+
+
 def _best_weights(training: Training, metrics: Metrics, evaluate: Evaluation | None) -> BestWeights:
-    known = ["train/loss", *([] if evaluate is None else ["val/loss", *(f"val/{name}" for name in metrics.names)])]
+    known = _known_metrics(metrics, evaluate)
     monitor = training.monitor
     if monitor == "auto":
         monitor = None if evaluate is None else "val/loss"

@@ -44,6 +44,7 @@ def fit(
     epochs: int | None,
     max_steps: int | None,
     seed: int,
+    clip_grad_norm: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEnd | EpochEnd]:
     """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, keeps the best.
@@ -70,6 +71,8 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(module(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
+            if clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(module.parameters(), clip_grad_norm)
             optimizer.step()
             step += 1
             losses.add(loss.detach(), len(targets), step)

@@ -1,0 +1,105 @@
+"""Ready callbacks that end training: when it no longer helps, when it goes wrong, when time is up."""
+
+from __future__ import annotations
+
+import math
+from time import monotonic
+from typing import Any, Literal
+
+from gymtrain.training.callbacks import Callback, TrainingState
+
+
+class EarlyStopping(Callback):
+    """Stops when a metric no longer gets better, is good enough, or goes wrong.
+
+    Args:
+        monitor: The metric, such as `"val/loss"`.
+        mode: Whether less or more is better.
+        patience: How many epochs without a better value are borne.
+        min_delta: How much better counts, in the metric's own unit.
+        threshold: Stop once the metric is as good as this; None for never.
+        divergence_ratio: Stop when the metric is this many times its best value (for `mode="min"`); None for never.
+
+    Example:
+        >>> stopping = EarlyStopping("val/loss", patience=0)
+        >>> state = TrainingState(metrics={"val/loss": 0.5})
+        >>> stopping.on_epoch_end(state)
+        >>> stopping.on_epoch_end(state)
+        >>> state.stop_reason
+        'early_stopping'
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        threshold: float | None = None,
+        divergence_ratio: float | None = None,
+    ) -> None:
+        self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
+        self.threshold, self.divergence_ratio = threshold, divergence_ratio
+        self._best = math.inf if mode == "min" else -math.inf
+        self._waited = 0
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """Look at the metric."""
+        if self.monitor not in state.metrics:
+            raise KeyError(f"there is no metric {self.monitor!r}; there are {', '.join(sorted(state.metrics))}")
+        value = state.metrics[self.monitor]
+        sign = 1.0 if self.mode == "min" else -1.0
+        if sign * value < sign * self._best - self.min_delta:
+            self._best, self._waited = value, 0
+        else:
+            self._waited += 1
+        if math.isnan(value):
+            state.stop("nan")
+        elif self.threshold is not None and sign * value <= sign * self.threshold:
+            state.stop("threshold")
+        elif self.divergence_ratio is not None and value > self.divergence_ratio * self._best:
+            state.stop("divergence")
+        elif self._waited > self.patience:
+            state.stop("early_stopping")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it has seen."""
+        return {"best": self._best if math.isfinite(self._best) else None, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what it had seen."""
+        if state["best"] is not None:
+            self._best = state["best"]
+        self._waited = state["waited"]
+
+
+class TimeLimit(Callback):
+    """Stops after so many minutes of training, those before a resume included.
+
+    Args:
+        minutes: The limit.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._spent = 0.0
+
+    def on_fit_model_begin(self, state: TrainingState) -> None:
+        """Begin to count."""
+        self._began = monotonic()
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Look at the clock."""
+        if self._elapsed() > 60 * self.minutes:
+            state.stop("time_limit")
+
+    def _elapsed(self) -> float:
+        return self._spent + monotonic() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long it has been."""
+        return {"spent": self._elapsed()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back how long it had been."""
+        self._spent = state["spent"]
