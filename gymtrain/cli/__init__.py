@@ -97,6 +97,9 @@ def _options(
 _EXISTING = {"exists": True, "dir_okay": False, "readable": True}
 Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **_EXISTING)]
 BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **_EXISTING)]
+Trusted = Annotated[
+    list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -196,9 +199,7 @@ def predict(
         Literal["csv", "parquet"] | None,
         typer.Option("--format", help="The format of INPUT, where its name does not tell."),
     ] = None,
-    trust: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
-    ] = None,
+    trust: Trusted = None,
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
     _find_modules_here()
@@ -249,6 +250,26 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         from gymtrain.cli.reports import print_bundle
 
         print_bundle(bundle, content)
+
+
+@app.command()
+def estimate(
+    bundle: BundlePath,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often one prediction is timed.")] = 500,
+    trust: Trusted = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a prediction costs on this machine: parameters, memory, time."""
+    _find_modules_here()
+    from gymtrain.trainer import Trainer
+
+    found = Trainer.load(bundle, trust=trust or []).estimate(repetitions)
+    if as_json:
+        typer.echo(_json(found))
+    else:
+        from gymtrain.cli.reports import print_estimate
+
+        print_estimate(found)
 
 
 def _find_modules_here() -> None:

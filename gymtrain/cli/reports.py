@@ -56,6 +56,25 @@ def print_bundle(path: Path, content: dict[str, Any]) -> None:
     console.print(members)
 
 
+def print_estimate(found: dict[str, Any]) -> None:
+    """Print what `Trainer.estimate` returned."""
+    console = Console()
+    parameters, latency = found["parameters"], found["latency_ms"]
+    facts = {
+        "parameters": parameters and f"{parameters['total']:,}, of which {parameters['trainable']:,} trainable",
+        "bytes": found["bytes"] and ", ".join(f"{name} {size:,}" for name, size in found["bytes"].items()),
+        "activations": found["activation_bytes"] and f"{found['activation_bytes']:,} bytes for a row, at most",
+        "one row": f"{latency['mean']:.3f} ± {latency['std']:.3f} ms in {found['repetitions']} predictions",
+        "percentiles": ", ".join(f"{name} {latency[name]:.3f} ms" for name in ("p50", "p95", "p99")),
+        "measured on": f"{found['device']}, {found['threads']} threads",
+    }
+    _print_lines(console, facts)
+    speeds = Table("rows in a call", "rows per second")
+    for size, speed in found["rows_per_second"].items():
+        speeds.add_row(size, f"{speed:,.0f}")
+    console.print(speeds)
+
+
 def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
     manifest, spec, results = content["manifest"], content["spec"], content["results"]
     features, labels = content["schema"]["features"], content["schema"]["labels"]

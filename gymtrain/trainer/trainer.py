@@ -191,6 +191,27 @@ class Trainer:
         """
         return self._trained("features").features
 
+    def estimate(self, repetitions: int = 500) -> dict[str, Any]:
+        """Measure what a prediction costs on this machine.
+
+        Args:
+            repetitions: How often the prediction of one raw row is timed, after a warm-up.
+
+        Returns:
+            A dict that JSON can hold: `parameters` (`total`, `trainable`), `bytes` of parameters and buffers by type,
+            `activation_bytes` (the most that one layer takes in and gives out for a row), all three null for models of
+            other libraries; `latency_ms` of one row (`mean`, `std`, `p50`, `p95`, `p99`), everything from raw row to
+            probabilities included; `rows_per_second` by the number of rows in a call; `device` and `threads`.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            InputError: `repetitions` is not a whole number of at least 1, or the bundle holds no rows to predict.
+        """
+        predictor = self._trained("estimate")
+        from gymtrain.trainer.estimation import estimate
+
+        return estimate(predictor, repetitions)
+
     def save(self, path: str | Path) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 

@@ -566,3 +566,16 @@ def test_ctrl_c_ends_a_training_with_130_and_one_line(data: Path, tmp_path: Path
     assert output == ""
     assert messages.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in messages
+
+
+def test_estimate_shows_what_a_prediction_costs(bundle: Path) -> None:
+    shown = run("estimate", bundle, "--repetitions", "5")
+    printed = run("estimate", bundle, "--repetitions", "5", "--json")
+
+    assert shown.exit_code == printed.exit_code == 0
+    assert "trainable" in shown.output
+    assert json.loads(printed.stdout)["parameters"]["total"] > 0
+
+
+def test_estimate_refuses_a_number_of_repetitions_below_one(bundle: Path) -> None:
+    assert run("estimate", bundle, "--repetitions", "0").exit_code == 2
