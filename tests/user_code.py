@@ -312,3 +312,10 @@ class Tied(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return self.head(self.decode(self.encode(rows).relu()).relu())
+
+
+class Normed(nn.Sequential):
+    """A layer and its batch norm."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
+        super().__init__(nn.Linear(input_shape[0], 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, output_size))

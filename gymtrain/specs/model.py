@@ -167,7 +167,9 @@ class Training(Section):
     max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Optimizer steps, whichever of the two ends first."""
     batch_size: Annotated[int, pydantic.Field(ge=1)] = 32
-    """Rows in a step."""
+    """Rows in a batch."""
+    accumulate: Annotated[int, pydantic.Field(ge=1)] = 1
+    """Batches in a step of the optimizer, whose gradients are summed so that every row counts the same."""
     optimizer: OptimizerComponent = "Adam"  # type: ignore[assignment]
     """Any optimizer of `torch.optim` by name, with its own arguments."""
     schedule: Annotated[Any, pydantic.PlainValidator(_check_schedule)] = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.errors import Fault, GymtrainError, SpecError, TrainingError, did_you_mean
@@ -106,6 +107,12 @@ class Fitting:
         )
         loss_of = data.task.loss(training.loss, _class_weight(training, data), learner.device)
         rehearse(learner, loss_of, batches)
+        if training.accumulate > 1 and any(isinstance(layer, _BatchNorm) for layer in learner.module.modules()):
+            warnings.warn(
+                f"model.training.accumulate: {type(learner.module).__name__} has batch norm, which sees batches of "
+                f"{training.batch_size} rows and not of {training.batch_size * training.accumulate}",
+                stacklevel=2,
+            )
         optimizer = build_optimizer(training.optimizer, learner.module, learner.device)
         evaluate = self._evaluation("val")
         metrics = evaluate.metrics if evaluate else Metrics([], data.task)
@@ -114,12 +121,13 @@ class Fitting:
         def validate() -> dict[str, float]:
             return {} if evaluate is None else {f"val/{name}": value for name, value in evaluate(learner).items()}
 
-        state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, len(batches))
+        steps_per_epoch = math.ceil(len(batches) / training.accumulate)
+        state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, steps_per_epoch)
         monitor = self.best.monitor or ("train/loss" if evaluate is None else "val/loss")
         values = ScheduledValues(
             {name: component.build() for name, component in (training.schedule or {}).items()},
             optimizer,
-            epochs=math.ceil(state.num_steps / len(batches)),
+            epochs=math.ceil(state.num_steps / steps_per_epoch),
             steps=state.num_steps,
             monitor=monitor,
             higher_is_better=lambda name: metrics.higher_is_better(name.partition("/")[2]),
@@ -134,6 +142,7 @@ class Fitting:
             epochs=training.epochs,
             max_steps=training.max_steps,
             seed=training.seed,
+            accumulate=training.accumulate,
             clip_grad_norm=training.clip_grad_norm,
             should_stop=lambda: state.stop_reason is not None,
         )
@@ -156,7 +165,10 @@ class Fitting:
         """Log, change what is scheduled, call the callbacks and keep the best, while the loop goes on."""
         assert isinstance(self.learner, TorchLearner)
         state, callbacks = self._state, self._callbacks
-        steps, speed = _StepLog(self._experiment.tracking.log_every_n_steps, self._report), _Speed(batches)
+        steps, speed = (
+            _StepLog(self._experiment.tracking.log_every_n_steps, self._report),
+            _Speed(len(batches.inputs), self.training.batch_size * self.training.accumulate),
+        )
         state.epoch = 1
         values.set(0, 0)
         callbacks.call("on_epoch_begin")
@@ -374,14 +386,14 @@ class _StepLog:
 class _Speed:
     """How many rows a second went through the epochs that are over."""
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    def __init__(self, rows: int, rows_per_step: int) -> None:
+        self._rows_per_epoch, self._rows_per_step = rows, rows_per_step
         self._step = self._rows = 0
         self._seconds = 0.0
 
     def of(self, event: EpochEnd) -> float:
         """Return the mean over the epochs so far."""
         steps, self._step = event.step - self._step, event.step
-        self._rows += min(steps * self._batches.batch_size, len(self._batches.inputs))
+        self._rows += min(steps * self._rows_per_step, self._rows_per_epoch)
         self._seconds += event.seconds
         return self._rows / self._seconds

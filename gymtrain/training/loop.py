@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from time import perf_counter
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from gymtrain.errors import NonFiniteLossError
 from gymtrain.training.batches import Batches
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class StepEnd(NamedTuple):
@@ -44,13 +46,17 @@ def fit(
     epochs: int | None,
     max_steps: int | None,
     seed: int,
+    accumulate: int = 1,
     clip_grad_norm: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepEnd | EpochEnd]:
     """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, keeps the best.
 
         for each epoch:
-            for each batch:  zero_grad, forward, loss, backward, step
+            for each window of batches:
+                zero_grad
+                for each batch of it:  forward, loss, backward
+                step
             validate
             yield EpochEnd
 
@@ -67,20 +73,33 @@ def fit(
         torch.manual_seed(mix(seed, epoch))  # so that dropout depends on nothing that came before
         module.train()
         losses = Losses()
-        for inputs, targets in batches.epoch(epoch):
+        for window in windows(batches.epoch(epoch), accumulate):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(module(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            rows = sum(len(targets) for _, targets in window)
+            parts = []
+            for inputs, targets in window:
+                loss = loss_of(module(inputs), targets)
+                if len(window) > 1:
+                    loss = loss * (len(targets) / rows)  # so that every row counts the same
+                loss.backward()  # type: ignore[no-untyped-call]
+                parts.append(loss.detach())
             if clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(module.parameters(), clip_grad_norm)
             optimizer.step()
             step += 1
-            losses.add(loss.detach(), len(targets), step)
-            yield StepEnd(epoch, step, loss)
+            mean = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+            losses.add(mean, rows, step)
+            yield StepEnd(epoch, step, mean)
             if step == max_steps or should_stop():
                 break
         metrics = {"train/loss": losses.mean(), **validate()}
         yield EpochEnd(epoch, step, metrics, perf_counter() - started)
+
+
+def windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Gather batches in lists of so many, the last one shorter: each is one step of the optimizer."""
+    while window := list(islice(batches, size)):
+        yield window
 
 
 class Losses:

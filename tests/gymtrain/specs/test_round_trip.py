@@ -168,6 +168,7 @@ def test_every_default_is_written_out() -> None:
                 "epochs": 10,
                 "max_steps": None,
                 "batch_size": 32,
+                "accumulate": 1,
                 "optimizer": resolved["model"]["training"]["optimizer"],
                 "schedule": None,
                 "clip_grad_norm": None,

@@ -909,3 +909,42 @@ def test_models_of_other_libraries_have_one_epoch(tiny):
     tiny(model={"type": "sklearn", "estimator": "GaussianNB"}, training={}).train([See()])
 
     assert seen == [("begin", 1), ("end", 1, ["train/accuracy"])]
+
+
+def weights_of(trainer: Trainer) -> list[torch.Tensor]:
+    return [tensor.detach() for tensor in trainer._predictor.learner.module.parameters()]
+
+
+@pytest.mark.parametrize("rows", [64, 75])  # the last window is whole; it is shorter, and so is its last batch
+@pytest.mark.parametrize("model", ["linear", {"type": "mlp", "hidden": [8]}])
+def test_accumulated_batches_are_one_large_one(tiny, rows, model):
+    training = {"epochs": 3, "optimizer": {"type": "SGD", "lr": 0.1}}
+    dataset = {"type": "user_rows", "task": "multiclass", "rows": rows}
+    small = tiny(dataset, model, {**training, "batch_size": 8, "accumulate": 4}, samples={"train": 1.0})
+    large = tiny(dataset, model, {**training, "batch_size": 32}, samples={"train": 1.0})
+
+    by_small, by_large = small.train(), large.train()
+
+    for one, other in zip(weights_of(small), weights_of(large), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert by_small["metrics"]["train/loss"] == pytest.approx(by_large["metrics"]["train/loss"], rel=1e-5)
+
+
+def test_a_step_is_a_window_of_batches(tiny):
+    steps = []
+
+    class See(Callback):
+        def on_step_end(self, state):
+            steps.append((state.epoch, state.step, state.num_steps))
+
+    training = {"epochs": 2, "batch_size": 8, "accumulate": 3}
+    tiny({"type": "user_rows", "rows": 40}, training=training, samples={"train": 1.0}).train([See()])
+
+    assert steps == [(1, 1, 4), (1, 2, 4), (2, 3, 4), (2, 4, 4)]
+
+
+def test_accumulation_with_batch_norm_is_warned_of(tiny):
+    training = {"epochs": 1, "batch_size": 16, "accumulate": 2}
+
+    with pytest.warns(UserWarning, match=r"accumulate: .* has batch norm, which sees batches of 16 rows and not of 32"):
+        tiny(model={"type": "user_code:Normed"}, training=training).train()
