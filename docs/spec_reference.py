@@ -17,7 +17,7 @@ from gymtrain.models.tasks import Binary, Multiclass, Multilabel, Regression
 from gymtrain.registry import BUILTIN, find, find_foreign
 from gymtrain.specs import Dataset, Model, Samples, Tracking, Training
 from gymtrain.specs.components import INJECTED
-from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, EarlyStopping
+from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, Checkpoint, EarlyStopping
 
 PAGE = Path(__file__).with_name("spec.md")
 MARKER = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -36,6 +36,7 @@ TYPES = {
     "training.optimizer": "name or component",
     "training.schedule": "name, component, dict of them or null",
     "training.early_stopping": "dict or null",
+    "training.checkpoint": "dict or null",
     "training.loss": '`"auto"`, name or component',
     "training.metrics": '`"auto"` or list of names and components',
     "training.class_weight": '`"balanced"`, dict of numbers or null',
@@ -54,6 +55,7 @@ def reference() -> dict[str, str]:
         "model": Model,
         "training": Training,
         "early_stopping": EarlyStopping,
+        "checkpoint": Checkpoint,
         "tracking": Tracking,
     }
     kinds = ("dataset", "preprocessor", "augmentor", "model", "schedule", "tracker")

@@ -319,3 +319,18 @@ class Normed(nn.Sequential):
 
     def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
         super().__init__(nn.Linear(input_shape[0], 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, output_size))
+
+
+class Images(nn.Sequential):
+    """Convolution, batch norm and dropout: what a resumed training can get wrong."""
+
+    def __init__(self, output_size: int) -> None:
+        super().__init__(
+            nn.Unflatten(1, (1, 8)),
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(4 * 36, output_size),
+        )

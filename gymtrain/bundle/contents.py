@@ -11,7 +11,7 @@ from gymtrain.bundle.tensors import Tensor
 
 @dataclass(frozen=True)
 class State:
-    """What one preprocessor has learned.
+    """What one preprocessor has learned, or where a training stands.
 
     Args:
         values: What JSON can hold.
@@ -45,6 +45,7 @@ class Contents:
         model_skops: What skops made of a fitted scikit-learn model.
         model_state: What a model keeps as JSON.
         preprocessors: In the order in which they are applied.
+        training: What it takes to train on; only in a checkpoint.
 
     Example:
         >>> contents = Contents(
@@ -67,3 +68,4 @@ class Contents:
     model_skops: bytes | None = None
     model_state: dict[str, Any] | None = None
     preprocessors: Sequence[State] = ()
+    training: State | None = None

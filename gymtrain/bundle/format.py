@@ -18,7 +18,9 @@ WEIGHTS: Final = "weights.safetensors"
 SELFCHECK: Final = "selfcheck.safetensors"
 README: Final = "README.md"
 PREPROCESSOR: Final = re.compile(r"preprocessors/([0-9]{3})\.(json|safetensors|skops)")
-TRAINING: Final = "training/"  # reserved for checkpoints: their members become members of the format in `is_member`
+TRAINING_STATE: Final = "training/state.json"
+TRAINING_TENSORS: Final = "training/state.safetensors"
+TRAINING: Final = (TRAINING_STATE, TRAINING_TENSORS)  # only in a checkpoint
 
 REQUIRED: Final = (MANIFEST, SPEC, SCHEMA, RESULTS, SELFCHECK, README)
 MODEL: Final = (WEIGHTS, MODEL_SKOPS, MODEL_STATE)  # at least one of these
@@ -41,7 +43,7 @@ def is_member(name: str) -> bool:
         >>> is_member("spec.json"), is_member("preprocessors/000.skops"), is_member("model.pkl")
         (True, True, False)
     """
-    return name in REQUIRED or name in MODEL or PREPROCESSOR.fullmatch(name) is not None
+    return name in (*REQUIRED, *MODEL, *TRAINING) or PREPROCESSOR.fullmatch(name) is not None
 
 
 def is_tensors(name: str) -> bool:

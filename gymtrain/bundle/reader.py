@@ -116,6 +116,16 @@ class Bundle:
         """
         return self._tensors(bundle_format.SELFCHECK)
 
+    def training(self) -> State | None:
+        """Return where the training stood; None unless the bundle is a checkpoint.
+
+        Raises:
+            BundleError: `weights_header`, `weights_layout` or `weights_dtype`.
+        """
+        if bundle_format.TRAINING_STATE not in self._entries:
+            return None
+        return State(self._contents[bundle_format.TRAINING_STATE], self._tensors(bundle_format.TRAINING_TENSORS))
+
     def _tensors(
         self, name: str, expected: Mapping[str, tuple[str, tuple[int, ...]]] | None = None
     ) -> dict[str, Tensor]:
@@ -253,6 +263,8 @@ def _missing(names: Collection[str]) -> str | None:
             return name
     if not any(name in names for name in bundle_format.MODEL):
         return bundle_format.WEIGHTS
+    if sum(name in names for name in bundle_format.TRAINING) == 1:
+        return next(name for name in bundle_format.TRAINING if name not in names)
     preprocessors = {name for name in names if bundle_format.PREPROCESSOR.fullmatch(name)}
     indices = {int(name.split("/")[1][:3]) for name in preprocessors}
     needed = (preprocessor_name(index, "json") for index in range(max(indices, default=-1) + 1))

@@ -84,6 +84,9 @@ def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Ten
         if state.skops is not None:
             yield preprocessor_name(index, "skops"), state.skops
     yield bundle_format.SELFCHECK, _checked(bundle_format.SELFCHECK, contents.selfcheck)
+    if contents.training is not None:
+        yield bundle_format.TRAINING_STATE, _document(bundle_format.TRAINING_STATE, contents.training.values)
+        yield bundle_format.TRAINING_TENSORS, _checked(bundle_format.TRAINING_TENSORS, contents.training.tensors)
     yield bundle_format.README, _readme(contents.readme)
 
 

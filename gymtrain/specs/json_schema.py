@@ -9,7 +9,7 @@ import pydantic
 from gymtrain.registry import UnknownTypeError, arguments_model, find, foreign_names, known_names
 from gymtrain.specs.components import INJECTED
 from gymtrain.specs.dataset import Dataset, Samples
-from gymtrain.specs.model import EarlyStopping, Model, Training
+from gymtrain.specs.model import Checkpoint, EarlyStopping, Model, Training
 from gymtrain.specs.section import Section
 from gymtrain.specs.tracking import Tracking
 
@@ -41,6 +41,7 @@ def json_schema() -> Schema:
         Training,
         optimizer=_foreign("optimizer"),
         schedule={"anyOf": [_NULL, schedule, {"type": "object", "additionalProperties": schedule}]},
+        checkpoint={"anyOf": [_NULL, _section(Checkpoint)]},
         early_stopping={"anyOf": [_NULL, _section(EarlyStopping)]},
         loss=_foreign("loss"),
         metrics={"anyOf": [_AUTO, {"type": "array", "items": _foreign("metric")}]},

@@ -138,6 +138,17 @@ def _check_schedule(value: Any) -> Any:
     return dict(zip(names, gathered_by_name(value, partial(check_component, "schedule")), strict=True))
 
 
+class Checkpoint(Section):
+    """How often training is written down so that it can be resumed."""
+
+    place: ClassVar[str] = "model.training.checkpoint"
+
+    every_epochs: Annotated[int, pydantic.Field(ge=1)] = 1
+    """Epochs from one checkpoint to the next."""
+    keep_last: Annotated[int, pydantic.Field(ge=1)] = 2
+    """How many are kept; the oldest are deleted once a newer one is whole."""
+
+
 class EarlyStopping(Section):
     """When training ends because a metric no longer gets better."""
 
@@ -178,6 +189,8 @@ class Training(Section):
     """Scale gradients down whose norm, over all parameters together, is above this."""
     early_stopping: Annotated[EarlyStopping, Keyed] | None = None
     """When to stop before the last epoch; null for never."""
+    checkpoint: Annotated[Checkpoint, Keyed] | None = None
+    """How often to write a checkpoint, from which `train(resume="auto")` goes on; null for never."""
     loss: Annotated[Any, pydantic.PlainValidator(_check_loss)] = "auto"
     """A loss that fits the task, by its name in `torch.nn`; `"auto"` is the task's usual one."""
     metrics: Annotated[Any, pydantic.PlainValidator(_check_metrics)] = "auto"

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Fitting:
         data: The rows, as the preprocessors made them.
         report: Told of metrics.
         callbacks: Called at epochs and steps.
+        resumed: Where an earlier training stood, as `state_dict` returned it; None to begin.
+        checkpoint: Called with this object where the spec asks for a checkpoint.
 
     Attributes:
         learner: The model.
@@ -49,7 +51,15 @@ class Fitting:
         samples_per_second: Rows that went through the loop in a second.
     """
 
-    def __init__(self, experiment: Experiment, data: Prepared, report: Report, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Prepared,
+        report: Report,
+        callbacks: Callbacks,
+        resumed: dict[str, Any] | None = None,
+        checkpoint: Callable[[Fitting], None] | None = None,
+    ) -> None:
         self.training = experiment.model.training
         self.learner = build_learner(
             experiment.model.model,
@@ -63,6 +73,30 @@ class Fitting:
         self.samples_per_second: float | None = None
         self._experiment, self._data, self._report, self._callbacks = experiment, data, report, callbacks
         self._state = callbacks.state
+        self._resumed, self._checkpoint = resumed, checkpoint
+        # What has a state that a resumed training needs, once there is a torch model to fit.
+        self._stateful: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training stands at the end of an epoch: numbers, text and tensors."""
+        parts = {name: part.state_dict() for name, part in self._stateful.items()}
+        counts = {"epoch": self._state.epoch, "step": self._state.step}
+        # In pairs, because JSON is written with its keys sorted.
+        history = [[name, values] for name, values in self.history.items()]
+        return {**counts, "history": history, "data": self._data.digest("train"), "parts": parts}
+
+    def _resume(self, state: dict[str, Any]) -> tuple[int, int]:
+        """Take up where an earlier training stood; return the epochs and the steps that are over.
+
+        Raises:
+            TrainingError: It was on other rows.
+        """
+        if state["data"] != self._data.digest("train"):
+            raise TrainingError("resume: the rows of the train part are not those that the checkpoint was trained on")
+        for name, part in self._stateful.items():
+            part.load_state_dict(state["parts"][name])
+        self.history = {name: list(values) for name, values in state["history"]}
+        return state["epoch"], state["step"]
 
     def run(self, augmentation: Augmentation | None) -> None:
         """Fit the model on the train part.
@@ -133,6 +167,16 @@ class Fitting:
             higher_is_better=lambda name: metrics.higher_is_better(name.partition("/")[2]),
         )
         stopping = _stopping(training, monitor, metrics, evaluate)
+        self._stateful = {
+            "module": learner.module,
+            "optimizer": optimizer,
+            "best": self.best,
+            "schedule": values,
+            "callbacks": self._callbacks,
+            **({} if stopping is None else {"stopping": stopping}),
+        }
+        start = (0, 0) if self._resumed is None else self._resume(self._resumed)
+        state.epoch, state.step = start
         events = fit(
             learner.module,
             batches,
@@ -142,6 +186,7 @@ class Fitting:
             epochs=training.epochs,
             max_steps=training.max_steps,
             seed=training.seed,
+            start=start,
             accumulate=training.accumulate,
             clip_grad_norm=training.clip_grad_norm,
             should_stop=lambda: state.stop_reason is not None,
@@ -169,9 +214,10 @@ class Fitting:
             _StepLog(self._experiment.tracking.log_every_n_steps, self._report),
             _Speed(len(batches.inputs), self.training.batch_size * self.training.accumulate),
         )
-        state.epoch = 1
-        values.set(0, 0)
-        callbacks.call("on_epoch_begin")
+        values.set(state.epoch, state.step)
+        if state.step < state.num_steps:
+            state.epoch += 1
+            callbacks.call("on_epoch_begin")
         try:
             for event in events:
                 state.step = event.step
@@ -190,6 +236,9 @@ class Fitting:
                     stopping.on_epoch_end(state)
                 values.observe(event.metrics)
                 values.set(event.epoch, event.step)
+                every = self.training.checkpoint
+                if every is not None and self._checkpoint is not None and event.epoch % every.every_epochs == 0:
+                    self._checkpoint(self)
                 if event.step < state.num_steps and state.stop_reason is None:
                     state.epoch += 1
                     callbacks.call("on_epoch_begin")

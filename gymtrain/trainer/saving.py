@@ -47,7 +47,13 @@ TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
 
-def save(path: str | Path, experiment: Experiment, predictor: Predictor, result: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path,
+    experiment: Experiment,
+    predictor: Predictor,
+    result: Mapping[str, Any],
+    training: State | None = None,
+) -> None:
     """Write a bundle.
 
     Args:
@@ -55,6 +61,7 @@ def save(path: str | Path, experiment: Experiment, predictor: Predictor, result:
         experiment: The spec.
         predictor: What was learned.
         result: What `train()` returned.
+        training: Where the training stands, which makes the bundle a checkpoint.
 
     Raises:
         SaveError: A component could not be found again by the process that loads the bundle.
@@ -76,6 +83,7 @@ def save(path: str | Path, experiment: Experiment, predictor: Predictor, result:
         preprocessors=[
             _state(name, step.save() if hasattr(step, "save") else {}) for name, step in predictor.pipeline.steps
         ],
+        training=training,
         **_model_members(predictor),
     )
     write(path, contents)

@@ -81,11 +81,13 @@ class Trainer:
         """The SHA-256 of the resolved spec, in hexadecimal: it names the configuration."""
         return spec_sha256(self.to_dict())
 
-    def train(self, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    def train(self, callbacks: Sequence[Callback] = (), resume: str | Path | bool = False) -> dict[str, Any]:
         """Run the experiment.
 
         Args:
             callbacks: Told of what happens, in this order.
+            resume: `"auto"` to go on from the newest checkpoint under `tracking.root` that fits the spec, or to begin
+                where there is none; the path of a checkpoint or of the directory of a run; False to begin.
 
         Returns:
             A dict that JSON can hold: `elapsed` (seconds by stage, and `total`), `metrics` (`train/loss`, `val/…` as
@@ -112,7 +114,7 @@ class Trainer:
         from gymtrain.trainer.training_run import TrainingRun
         from gymtrain.training.callbacks import Callback
 
-        run = TrainingRun(self._experiment, [callbacks] if isinstance(callbacks, Callback) else callbacks or ())
+        run = TrainingRun(self._experiment, [callbacks] if isinstance(callbacks, Callback) else callbacks or (), resume)
         try:
             run.execute()
         finally:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -21,6 +22,7 @@ from gymtrain.hardware import collect_in_background
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
+from gymtrain.trainer import checkpoints
 from gymtrain.trainer.fitting import Fitting
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
@@ -37,13 +39,16 @@ class TrainingRun:
     Args:
         experiment: What to run.
         callbacks: Told of what happens.
+        resume: `"auto"`, a checkpoint, the directory of a run, or False to begin.
 
     Attributes:
         result: What `train()` returns; there also when it raises.
         predictor: What was learned; there also when something failed afterwards, or ended the training early.
     """
 
-    def __init__(self, experiment: Experiment, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self, experiment: Experiment, callbacks: Sequence[Callback], resume: str | Path | bool = False
+    ) -> None:
         self.experiment = experiment
         self.state = TrainingState()
         self.callbacks = Callbacks(callbacks, self.state)
@@ -51,6 +56,7 @@ class TrainingRun:
         # Written out once: live data is read whole to be named in it.
         self.spec = experiment.to_dict()
         self.spec_sha256 = spec_sha256(self.spec)
+        self.resumed = checkpoints.find(resume, experiment, self.spec)
         self.report = Report(experiment, self.spec, self.spec_sha256)
         self.hardware = collect_in_background()
         self.result: dict[str, Any] = {}
@@ -99,7 +105,12 @@ class TrainingRun:
             augmentation = build_augmentation(data, dataset)
         self._report_data(data)
         with self.stages("fit_model"):
-            fitting = self._fitting = Fitting(self.experiment, data, self.report, self.callbacks)
+            resumed = None if self.resumed is None else self.resumed.state
+            fitting = self._fitting = Fitting(
+                self.experiment, data, self.report, self.callbacks, resumed, partial(self._write_checkpoint, data=data)
+            )
+            if self.resumed is not None:
+                self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
             try:
                 fitting.run(augmentation)
             except NonFiniteLossError:
@@ -107,11 +118,20 @@ class TrainingRun:
                 raise
             finally:
                 if fitting.has_learned:
-                    self.predictor = _predictor(fitting, data)
+                    self.predictor = _predictor(fitting, data, fitting.weights)
         with self.stages("evaluate_model"):
             self._tested = fitting.evaluate("test")
             self.state.metrics |= self._tested
         self._report_summary(fitting, data, perf_counter() - began)
+
+    def _write_checkpoint(self, fitting: Fitting, data: Prepared) -> None:
+        spec = self.experiment.model.training.checkpoint
+        assert spec is not None
+        written = checkpoints.Checkpoints(self.report.run.directory / "checkpoints", spec.keep_last)
+        try:
+            written.write(self.experiment, _predictor(fitting, data, "last"), fitting.state_dict())
+        except OSError as error:  # a full disk ends the checkpoints, not what is being learned
+            warnings.warn(f"no checkpoint was written after epoch {self.state.epoch}: {error}", stacklevel=2)
 
     def _report_data(self, data: Prepared) -> None:
         name = self.experiment.dataset.dataset.type
@@ -167,6 +187,7 @@ class TrainingRun:
                 "hardware_info": self.hardware(),
                 "run": self.report.info(),
                 "spec_sha256": self.spec_sha256,
+                "resumed_from": None if self.resumed is None else str(self.resumed.path),
             }
         )
         path = Path(self.result["run"]["run_dir"]) / "result.json"
@@ -178,14 +199,14 @@ class TrainingRun:
                 warnings.warn(f"the result is in trainer.result alone: {error}", stacklevel=5)
 
 
-def _predictor(fitting: Fitting, data: Prepared) -> Predictor:
+def _predictor(fitting: Fitting, data: Prepared, weights: str) -> Predictor:
     few = data.rows["train"][:SELFCHECK_ROWS]
     return Predictor(
         data.features,
         data.pipeline,
         fitting.learner,
         data.inputs["train"].shape[1:],
-        fitting.weights,
+        weights,
         data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few],
     )
 

@@ -32,7 +32,7 @@ class BestWeights:
         self.monitor = monitor
         self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
         self.epoch: int | None = None
-        self.value = math.nan
+        self.value = 0.0
         self.metrics: dict[str, float] = {}
         self._state: dict[str, Any] = {}
 
@@ -67,3 +67,12 @@ class BestWeights:
         if self.epoch is None:
             return None
         return {"epoch": self.epoch, "metric": self.monitor, "value": self.value, "mode": self.mode}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen so far, the weights included."""
+        return {"epoch": self.epoch, "value": self.value, "metrics": self.metrics, "state": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what was seen."""
+        self.epoch, self.value = state["epoch"], state["value"]
+        self.metrics, self._state = state["metrics"], state["state"]

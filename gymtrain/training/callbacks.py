@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +123,7 @@ class Callbacks:
         ]
         if faults:
             raise SpecError(faults)
+        self._callbacks = list(callbacks)
         self._table = {
             hook: [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
             for hook in HOOKS
@@ -146,3 +147,18 @@ class Callbacks:
             self.call(hook)
         except CallbackError as failure:
             error.add_note(str(failure))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of those that have one, by their place in the list and their class."""
+        return {name: each.state_dict() for name, each in self._with_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give back their state to those that are there again; a new one begins anew."""
+        for name, callback in self._with_state():
+            if name in state:
+                callback.load_state_dict(state[name])
+
+    def _with_state(self) -> Iterator[tuple[str, Any]]:
+        for position, callback in enumerate(self._callbacks):
+            if hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict"):
+                yield f"{position} {type(callback).__name__}", callback

@@ -46,6 +46,7 @@ def fit(
     epochs: int | None,
     max_steps: int | None,
     seed: int,
+    start: tuple[int, int] = (0, 0),
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -60,13 +61,14 @@ def fit(
             validate
             yield EpochEnd
 
-    Epochs and steps are counted from 1. Training ends after `epochs` or `max_steps`, whichever comes first,
-    or once `should_stop()`; an epoch that ends early is validated and reported like the others.
+    Epochs and steps are counted from 1; `start` has those that are over when a training is resumed. Training ends
+    after `epochs` or `max_steps`, whichever comes first, or once `should_stop()`; an epoch that ends early is validated
+    and reported like the others.
 
     Raises:
         NonFiniteLossError: The loss of a step was NaN or infinite; found at the end of a block of steps.
     """
-    epoch = step = 0
+    epoch, step = start
     while epoch != epochs and step != max_steps and not should_stop():
         epoch += 1
         started = perf_counter()

@@ -413,6 +413,16 @@ class ScheduledValues:
             for group in self._optimizer.param_groups:
                 group[name] = value
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what those have seen that look at a metric."""
+        return {name: each.state_dict() for name, each in self._schedules.items() if isinstance(each, Plateau)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what they had seen."""
+        for name, schedule in self._schedules.items():
+            if isinstance(schedule, Plateau):
+                schedule.load_state_dict(state[name])
+
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Show the metrics of an epoch to those that look at one.
 

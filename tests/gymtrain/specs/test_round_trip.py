@@ -173,6 +173,7 @@ def test_every_default_is_written_out() -> None:
                 "schedule": None,
                 "clip_grad_norm": None,
                 "early_stopping": None,
+                "checkpoint": None,
                 "loss": "auto",
                 "metrics": "auto",
                 "validation_split": 0.0,

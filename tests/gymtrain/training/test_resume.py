@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from user_code import rows_of
+
+from gymtrain import Callback, Trainer, TrainingError
+from gymtrain.training.state_tree import flatten, unflatten
+
+SPEC: dict[str, Any] = {
+    "dataset": {
+        "dataset": {"type": "digits", "images": True},
+        "samples": {"train": 200, "val": 100, "test": 50},
+        "preprocessors": [{"type": "divide", "factor": 16.0}],
+        "data_augmentors": [{"type": "rotate"}, {"type": "random_brightness"}],
+    },
+    "model": {
+        "model": {"type": "user_code:Images"},
+        "training": {
+            "epochs": 6,
+            "batch_size": 32,
+            "accumulate": 2,
+            "optimizer": {"type": "SGD", "lr": 0.05, "momentum": 0.9},
+            "schedule": {"lr": {"type": "plateau", "patience": 0, "rtol": 0.1}, "momentum": "cosine"},
+            "early_stopping": {"patience": 4},
+            "clip_grad_norm": 1.0,
+            "checkpoint": {"every_epochs": 1},
+        },
+    },
+}
+
+# Trains under a root, killed with SIGKILL at the step given (0: never); prints how it ended.
+PROGRAM = """
+import json, os, signal, sys, warnings
+import user_code
+from gymtrain import Callback, Trainer
+
+warnings.simplefilter("ignore")
+spec, root, step, resume, out = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
+
+class Die(Callback):
+    def on_step_end(self, state):
+        if state.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trainer = Trainer.from_dict({**spec, "tracking": {"root": root}})
+result = trainer.train([Die()], resume="auto" if resume == "resume" else False)
+trainer.save(out)
+print(json.dumps([result["metrics"], result["best"], result["stop_reason"]]))
+"""
+
+
+def run(root: Path, *, kill_at: int = 0, resume: bool = False) -> tuple[int, str]:
+    command = [sys.executable, "-c", PROGRAM, json.dumps(SPEC), str(root), str(kill_at)]
+    command += ["resume" if resume else "begin", str(root / "model.zip")]
+    root.mkdir(exist_ok=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [[2], [9], [5, 13, 21], [4, 8, 12, 16, 20, 23]], ids=lambda kills: f"at {kills}")
+def test_a_training_that_was_killed_ends_with_the_same_bits_as_one_that_was_not(tmp_path, kills):
+    _, whole = run(tmp_path / "whole")
+
+    for count, step in enumerate(kills):
+        code, _ = run(tmp_path / "killed", kill_at=step, resume=count > 0)
+        assert code == -9
+    _, resumed = run(tmp_path / "killed", resume=True)
+
+    assert resumed == whole
+    one, other = (
+        Trainer.load(tmp_path / name / "model.zip", trust=["user_code:Images"]) for name in ("whole", "killed")
+    )
+    X = np.random.default_rng(0).random((20, 8, 8)) * 16
+    assert one.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
+
+
+class Stop(Callback):
+    """Ends a training as a signal would, at the beginning of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.seen = 0
+
+    def on_epoch_begin(self, state):
+        if state.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, state):
+        self.seen += 1
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def interrupted(tiny, epoch: int = 4, **training: Any) -> tuple[Trainer, Path]:
+    """Return a trainer that was interrupted at the beginning of an epoch, and where its checkpoints are."""
+    trainer = tiny(training={"epochs": 5, "checkpoint": {}, **training})
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train([Stop(epoch)])
+    return trainer, Path(trainer.result["run"]["checkpoint_dir"])
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return list(trainer._predictor.learner.module.state_dict().values())
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Adadelta", {"type": "SGD", "momentum": 0.9}])
+def test_every_kind_of_optimizer_goes_on_exactly(tiny, optimizer):
+    whole = tiny(training={"epochs": 5, "optimizer": optimizer})
+    whole.train()
+    _, checkpoints = interrupted(tiny, optimizer=optimizer)
+
+    resumed = tiny(training={"epochs": 5, "optimizer": optimizer, "checkpoint": {}})
+    result = resumed.train(resume=checkpoints)
+
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+    assert result["metrics"] == whole.result["metrics"]
+
+
+def test_callbacks_go_on_where_they_were(tiny):
+    trainer, checkpoints = interrupted(tiny)
+    callback = Stop(99)
+
+    trainer.train([callback], resume=checkpoints)
+
+    assert callback.seen == 5
+
+
+def test_the_newest_checkpoints_are_kept_and_named_by_epoch_and_step(tiny):
+    _, checkpoints = interrupted(tiny, checkpoint={"keep_last": 2})
+
+    assert [path.name for path in sorted(checkpoints.iterdir())] == [
+        "epoch-000002-step-000000008.zip",
+        "epoch-000003-step-000000012.zip",
+    ]
+
+
+def test_a_checkpoint_predicts_like_any_bundle(tiny, flowers):
+    _, checkpoints = interrupted(tiny)
+
+    loaded = Trainer.load(max(checkpoints.iterdir()))
+
+    assert loaded.predict(flowers[0]).shape == (150,)
+
+
+def test_a_damaged_checkpoint_is_warned_of_and_the_one_before_it_is_taken(tiny):
+    trainer, checkpoints = interrupted(tiny)
+    newest = max(checkpoints.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    with pytest.warns(UserWarning, match=r"resume: .*; the checkpoint before it is taken"):
+        result = trainer.train(resume="auto")
+
+    assert result["resumed_from"].endswith("epoch-000002-step-000000008.zip")
+    assert len(result["metrics"]["train/loss"]) == 5
+
+
+def test_auto_begins_where_there_is_no_checkpoint_that_fits(tiny):
+    interrupted(tiny)
+
+    result = tiny(training={"epochs": 2, "batch_size": 64}).train(resume="auto")
+
+    assert result["resumed_from"] is None
+    assert len(result["metrics"]["train/loss"]) == 2
+
+
+def test_a_training_that_was_over_is_not_trained_again(tiny):
+    trainer = tiny(training={"epochs": 3, "checkpoint": {}})
+    before = trainer.train()
+    again = tiny(training={"epochs": 3, "checkpoint": {}})
+    stop = Stop(1)
+
+    after = again.train([stop], resume="auto")
+
+    assert after["metrics"] == before["metrics"]
+    assert all(torch.equal(one, other) for one, other in zip(weights(trainer), weights(again), strict=True))
+
+
+def test_more_epochs_are_trained_after_a_resume(tiny):
+    whole = tiny(training={"epochs": 7})
+    whole.train()
+    tiny(training={"epochs": 4, "checkpoint": {}}).train()
+
+    longer = tiny(training={"epochs": 7, "checkpoint": {}})
+    longer.train(resume="auto")
+
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(longer), strict=True))
+
+
+def test_another_model_is_refused_with_what_differs(tiny):
+    _, checkpoints = interrupted(tiny)
+
+    with pytest.raises(TrainingError, match=r"is of another training: 'training/batch_size' differ; only epochs"):
+        tiny(training={"epochs": 5, "batch_size": 16}).train(resume=checkpoints)
+
+
+def test_other_rows_are_refused(tiny, tmp_path):
+    X, y = rows_of("binary")
+    table = tmp_path / "rows.csv"
+    for shift in (0.0, 1.0):
+        np.savetxt(table, np.column_stack([X + shift, y == "yes"]), delimiter=",", header="a,b,c,d,e,f,y", comments="")
+        trainer = tiny(
+            {"type": "csv", "path": str(table), "target": "y", "task": "binary"},
+            training={"epochs": 2, "checkpoint": {}},
+        )
+        if not shift:
+            trainer.train()
+
+    with pytest.raises(TrainingError, match="resume: the rows of the train part are not those"):
+        trainer.train(resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        ("nowhere.zip", r"resume: there is no 'nowhere.zip'"),
+        (True, r"resume: got True; expected 'auto', the path of a checkpoint or of a run, or False"),
+        (3, r"resume: got 3; expected 'auto'"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(tiny, resume, message):
+    with pytest.raises(TrainingError, match=message):
+        tiny().train(resume=resume)
+
+
+def test_a_bundle_that_is_no_checkpoint_is_refused(tiny, tmp_path):
+    trainer = tiny()
+    trainer.train()
+    trainer.save(tmp_path / "model.zip")
+
+    with pytest.warns(UserWarning, match="is no checkpoint"), pytest.raises(TrainingError, match="that can be read"):
+        trainer.train(resume=tmp_path / "model.zip")
+
+
+def test_a_run_moved_elsewhere_is_resumed_by_its_directory(tiny, tmp_path):
+    trainer, checkpoints = interrupted(tiny)
+    shutil.move(checkpoints.parent, tmp_path / "moved")
+
+    result = trainer.train(resume=tmp_path / "moved")
+
+    assert Path(result["resumed_from"]).is_relative_to(tmp_path / "moved")
+
+
+LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5)
+TREES = st.recursive(
+    LEAVES | st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(torch.tensor),
+    lambda trees: (
+        st.lists(trees, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(0, 99), trees, max_size=4)
+        | st.tuples(trees, trees)
+    ),
+    max_leaves=12,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other) and one.dtype == other.dtype
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and one == other
+
+
+@given(TREES)
+def test_a_state_of_any_shape_comes_back_as_it_was(tree):
+    flat, tensors = flatten(tree)
+
+    assert same(unflatten(json.loads(json.dumps(flat)), tensors), tree)
+
+
+def test_a_state_that_a_checkpoint_cannot_hold_is_refused():
+    with pytest.raises(TypeError, match=r"optimizer/0 is a set; a checkpoint holds numbers, text and tensors"):
+        flatten({"optimizer": [{1, 2}]})
