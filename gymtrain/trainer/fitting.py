@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -27,8 +26,9 @@ from gymtrain.training.batches import Batches
 from gymtrain.training.best import BestWeights
 from gymtrain.training.callbacks import Callbacks, TrainingState
 from gymtrain.training.evaluation import Evaluation
-from gymtrain.training.loop import EpochEnd, Loss, StepEnd, fit
+from gymtrain.training.loop import EpochEnd, StepEnd, fit
 from gymtrain.training.optimizers import build_optimizer
+from gymtrain.training.rehearsal import rehearse
 from gymtrain.training.schedules import ScheduledValues
 from gymtrain.training.stopping import EarlyStopping
 
@@ -315,41 +315,6 @@ def _explained(events: Iterator[StepEnd | EpochEnd], state: TrainingState) -> It
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise TrainingError(f"training failed after step {state.step}, in epoch {state.epoch}: {error}") from error
-
-
-def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
-    """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
-
-    Raises:
-        TrainingError: The module or the loss fails, or the last batch is too small for the module.
-        TaskError: The module's outputs do not have the shape that the task needs.
-    """
-    inputs, targets = (rows[:2].to(learner.device) for rows in (batches.inputs, batches.targets))
-    learner.check_outputs(inputs)
-    try:
-        loss = loss_of(learner.module(inputs), targets)
-    except Exception as error:
-        raise TrainingError(f"model.training.loss: it fails on outputs and targets of two rows: {error}") from error
-    if not isinstance(loss, torch.Tensor) or loss.shape != ():
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
-        raise TrainingError(
-            f"model.training.loss: it returned {got}; expected a tensor of shape (), the mean over rows"
-        )
-    if not loss.requires_grad:
-        raise TrainingError(
-            f"model.model: nothing can be learned, because the loss does not depend on the parameters of "
-            f"{type(learner.module).__name__}; look for detach() or no_grad() in it or in the loss"
-        )
-    if len(batches.inputs) % batches.batch_size != 1 and batches.batch_size != 1:
-        return
-    try:
-        # On a copy: in training mode a module may change its buffers.
-        copy.deepcopy(learner.module).train()(inputs[:1])
-    except ValueError as error:
-        raise TrainingError(
-            f"model.training.batch_size: {batches.batch_size} leaves {len(batches.inputs)} rows with a batch of one, "
-            f"which {type(learner.module).__name__} cannot train on ({error}); choose another batch_size"
-        ) from error
 
 
 def _stopping(training: Training, monitor: str, metrics: Metrics, evaluate: Evaluation | None) -> EarlyStopping | None:
