@@ -38,11 +38,12 @@ class Checkpoints:
     def __init__(self, directory: Path, keep_last: int) -> None:
         self._directory, self._keep_last = directory, keep_last
 
-    def write(self, experiment: Experiment, predictor: Predictor, state: dict[str, Any]) -> Path:
+    def write(self, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, state: dict[str, Any]) -> Path:
         """Write a checkpoint, and delete those that are too many once it is whole.
 
         Args:
             experiment: The spec.
+            spec: The same, written out.
             predictor: With the weights of the last epoch.
             state: What it takes to go on; `epoch` and `step` are in the name of the file.
 
@@ -53,7 +54,7 @@ class Checkpoints:
         path = self._directory / f"epoch-{state['epoch']:06d}-step-{state['step']:09d}.zip"
         tree, tensors = flatten(state)
         training = State(tree, {name: tensor_of(tensor) for name, tensor in tensors.items()})
-        save(path, experiment, predictor, {"metrics": dict(state["history"]), "best": None}, training)
+        save(path, experiment, spec, predictor, {"metrics": dict(state["history"]), "best": None}, training)
         for old in sorted(self._directory.glob("epoch-*.zip"))[: -self._keep_last]:
             old.unlink()
         return path

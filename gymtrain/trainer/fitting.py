@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.errors import Fault, GymtrainError, SpecError, TrainingError, did_you_mean
@@ -29,7 +28,7 @@ from gymtrain.training.evaluation import Evaluation
 from gymtrain.training.loop import EpochEnd, StepEnd, fit
 from gymtrain.training.optimizers import build_optimizer
 from gymtrain.training.rehearsal import rehearse
-from gymtrain.training.schedules import ScheduledValues
+from gymtrain.training.scheduled_values import ScheduledValues
 from gymtrain.training.stopping import EarlyStopping
 
 
@@ -140,13 +139,7 @@ class Fitting:
             augmentation=augmentation,
         )
         loss_of = data.task.loss(training.loss, _class_weight(training, data), learner.device)
-        rehearse(learner, loss_of, batches)
-        if training.accumulate > 1 and any(isinstance(layer, _BatchNorm) for layer in learner.module.modules()):
-            warnings.warn(
-                f"model.training.accumulate: {type(learner.module).__name__} has batch norm, which sees batches of "
-                f"{training.batch_size} rows and not of {training.batch_size * training.accumulate}",
-                stacklevel=2,
-            )
+        rehearse(learner, loss_of, batches, training.accumulate)
         optimizer = build_optimizer(training.optimizer, learner.module, learner.device)
         evaluate = self._evaluation("val")
         metrics = evaluate.metrics if evaluate else Metrics([], data.task)
@@ -177,6 +170,8 @@ class Fitting:
         }
         start = (0, 0) if self._resumed is None else self._resume(self._resumed)
         state.epoch, state.step = start
+        if stopping is not None and state.stop_reason is None:
+            state.stop_reason = stopping.verdict()  # a training that was over is not trained on
         events = fit(
             learner.module,
             batches,
@@ -215,7 +210,7 @@ class Fitting:
             _Speed(len(batches.inputs), self.training.batch_size * self.training.accumulate),
         )
         values.set(state.epoch, state.step)
-        if state.step < state.num_steps:
+        if state.step < state.num_steps and state.stop_reason is None:
             state.epoch += 1
             callbacks.call("on_epoch_begin")
         try:

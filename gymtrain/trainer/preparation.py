@@ -46,6 +46,7 @@ class Prepared:
     targets: dict[str, Array]
     pipeline: Pipeline = field(default_factory=lambda: Pipeline([]))
     inputs: dict[str, Array] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict, init=False)
 
     def part(self, name: str) -> Frame | Array:
         """Return the raw rows of one part."""
@@ -57,7 +58,12 @@ class Prepared:
         return self.task.codes(self.targets[name])
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 over all bytes of one part, rows and targets."""
+        """Return the SHA-256 over all bytes of one part, rows and targets; worked out once."""
+        if name not in self._digests:
+            self._digests[name] = self._digest(name)
+        return self._digests[name]
+
+    def _digest(self, name: str) -> str:
         digest = hashlib.sha256()
         part = self.part(name)
         columns = part.columns if isinstance(part, Frame) else {"X": part}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 def save(
     path: str | Path,
     experiment: Experiment,
+    spec: dict[str, Any],
     predictor: Predictor,
     result: Mapping[str, Any],
     training: State | None = None,
@@ -59,6 +61,7 @@ def save(
     Args:
         path: Where to; an existing file is replaced once the new one is whole.
         experiment: The spec.
+        spec: The same, written out.
         predictor: What was learned.
         result: What `train()` returned.
         training: Where the training stands, which makes the bundle a checkpoint.
@@ -67,16 +70,15 @@ def save(
         SaveError: A component could not be found again by the process that loads the bundle.
         OSError: The file cannot be written.
     """
-    _check_findable(experiment)
-    spec = experiment.to_dict()
+    check_findable(experiment)
     task = predictor.task.to_dict()
     schema = {"features": predictor.features.to_dict(), "input_shape": list(predictor.input_shape), "labels": task}
     contents = Contents(
         spec=spec,
         schema=schema,
-        results=dict(result),
+        results=json_safe(dict(result)),
         selfcheck=_selfcheck(predictor),
-        readme=model_card(spec, task, dict(result), None),
+        readme=model_card(spec, task, json_safe(dict(result)), None),
         which_weights=predictor.weights,
         versions={name: version for name, version in library_versions().items() if name in LIBRARIES},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -154,7 +156,12 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
     return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
 
 
-def _check_findable(experiment: Experiment) -> None:
+def check_findable(experiment: Experiment) -> None:
+    """Look whether another process would find what the spec names.
+
+    Raises:
+        SaveError: A class of the user's is defined where no other process looks.
+    """
     dataset, model = experiment.dataset, experiment.model
     components = {
         "dataset.dataset": dataset.dataset,
@@ -268,3 +275,14 @@ def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Array | None:
         name: np.array(columns[name], dtype=object if kind == "text" else np.float64) for name, kind in kinds.items()
     }
     return Frame(typed, len(next(iter(typed.values()))))
+
+
+def json_safe(value: Any) -> Any:
+    """Return what strict JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -229,7 +229,7 @@ class Trainer:
         from gymtrain.trainer.saving import save
 
         _check_path(path, SaveError)
-        save(path, self._experiment, predictor, self._learned or {})
+        save(path, self._experiment, self.to_dict(), predictor, self._learned or {})
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = ()) -> Trainer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import threading
 import warnings
@@ -27,6 +26,7 @@ from gymtrain.trainer.fitting import Fitting
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
+from gymtrain.trainer.saving import check_findable, json_safe
 from gymtrain.trainer.stages import Stages
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
 
@@ -56,6 +56,8 @@ class TrainingRun:
         # Written out once: live data is read whole to be named in it.
         self.spec = experiment.to_dict()
         self.spec_sha256 = spec_sha256(self.spec)
+        if experiment.model.training.checkpoint is not None:
+            check_findable(experiment)
         self.resumed = checkpoints.find(resume, experiment, self.spec)
         self.report = Report(experiment, self.spec, self.spec_sha256)
         self.hardware = collect_in_background()
@@ -129,7 +131,7 @@ class TrainingRun:
         assert spec is not None
         written = checkpoints.Checkpoints(self.report.run.directory / "checkpoints", spec.keep_last)
         try:
-            written.write(self.experiment, _predictor(fitting, data, "last"), fitting.state_dict())
+            written.write(self.experiment, self.spec, _predictor(fitting, data, "last"), fitting.state_dict())
         except OSError as error:  # a full disk ends the checkpoints, not what is being learned
             warnings.warn(f"no checkpoint was written after epoch {self.state.epoch}: {error}", stacklevel=2)
 
@@ -226,14 +228,3 @@ def _terminated_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def json_safe(value: Any) -> Any:
-    """Return what strict JSON can hold: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_safe(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gymtrain.errors import TrainingError
 from gymtrain.models.torch_learner import TorchLearner
@@ -12,13 +14,25 @@ from gymtrain.training.batches import Batches
 from gymtrain.training.loop import Loss
 
 
-def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches) -> None:
+def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate: int = 1) -> None:
     """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
+
+    Args:
+        learner: The model and its task.
+        loss_of: The loss.
+        batches: The train part.
+        accumulate: Batches in a step.
 
     Raises:
         TrainingError: The module or the loss fails, or the last batch is too small for the module.
         TaskError: The module's outputs do not have the shape that the task needs.
     """
+    if accumulate > 1 and any(isinstance(layer, _BatchNorm) for layer in learner.module.modules()):
+        warnings.warn(
+            f"model.training.accumulate: {type(learner.module).__name__} has batch norm, which sees batches of "
+            f"{batches.batch_size} rows and not of {batches.batch_size * accumulate}",
+            stacklevel=2,
+        )
     inputs, targets = (rows[:2].to(learner.device) for rows in (batches.inputs, batches.targets))
     learner.check_outputs(inputs)
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 # Marks in the JSON what JSON has no word for.
-TENSOR, ARRAY, TUPLE, ITEMS = "$tensor", "$array", "$tuple", "$items"
+TENSOR, ARRAY, TUPLE, ITEMS, FLOAT = "$tensor", "$array", "$tuple", "$items", "$float"
 
 
 def flatten(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -49,6 +50,8 @@ def flatten(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
             return listed if isinstance(node, list) else {TUPLE: listed}
         if isinstance(node, np.generic):
             return node.item()
+        if isinstance(node, float) and not math.isfinite(node):
+            return {FLOAT: repr(node)}
         if node is None or isinstance(node, bool | int | float | str):
             return node
         raise TypeError(
@@ -70,6 +73,8 @@ def unflatten(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tensors[tree[ARRAY]].numpy().view(tree["dtype"]).reshape(tree["shape"])
     if TUPLE in tree:
         return tuple(unflatten(item, tensors) for item in tree[TUPLE])
+    if FLOAT in tree:
+        return float(tree[FLOAT])
     if ITEMS in tree:
         return {key: unflatten(value, tensors) for key, value in tree[ITEMS]}
     return {key: unflatten(value, tensors) for key, value in tree.items()}

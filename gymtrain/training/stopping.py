@@ -42,6 +42,7 @@ class EarlyStopping(Callback):
         self.threshold, self.divergence_ratio = threshold, divergence_ratio
         self._best = math.inf if mode == "min" else -math.inf
         self._waited = 0
+        self._last: float | None = None
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Look at the metric."""
@@ -53,24 +54,31 @@ class EarlyStopping(Callback):
             self._best, self._waited = value, 0
         else:
             self._waited += 1
+        self._last = value
+        reason = self.verdict()
+        if reason is not None:
+            state.stop(reason)
+
+    def verdict(self) -> str | None:
+        """Return why training is to stop after what was seen so far, also before a resume; None to go on."""
+        value, sign = self._last, 1.0 if self.mode == "min" else -1.0
+        if value is None:
+            return None
         if math.isnan(value):
-            state.stop("nan")
-        elif self.threshold is not None and sign * value <= sign * self.threshold:
-            state.stop("threshold")
-        elif self.divergence_ratio is not None and value > self.divergence_ratio * self._best:
-            state.stop("divergence")
-        elif self._waited > self.patience:
-            state.stop("early_stopping")
+            return "nan"
+        if self.threshold is not None and sign * value <= sign * self.threshold:
+            return "threshold"
+        if self.divergence_ratio is not None and value > self.divergence_ratio * self._best:
+            return "divergence"
+        return "early_stopping" if self._waited > self.patience else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it has seen."""
-        return {"best": self._best if math.isfinite(self._best) else None, "waited": self._waited}
+        return {"best": self._best, "waited": self._waited, "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what it had seen."""
-        if state["best"] is not None:
-            self._best = state["best"]
-        self._waited = state["waited"]
+        self._best, self._waited, self._last = state["best"], state["waited"], state["last"]
 
 
 class TimeLimit(Callback):

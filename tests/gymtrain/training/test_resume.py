@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,37 @@ def test_a_training_that_was_over_is_not_trained_again(tiny):
     assert all(torch.equal(one, other) for one, other in zip(weights(trainer), weights(again), strict=True))
 
 
+def test_a_training_that_stopped_early_is_not_trained_on(tiny):
+    training = {"epochs": 50, "validation_split": 0.2, "early_stopping": {"patience": 1, "min_delta": 0.5}}
+    before = tiny(training={**training, "checkpoint": {}}).train()
+
+    after = tiny(training={**training, "checkpoint": {}}).train(resume="auto")
+
+    assert before["stop_reason"] == after["stop_reason"] == "early_stopping"
+    assert after["metrics"] == before["metrics"]
+
+
+def test_more_patience_goes_on_with_a_training_that_stopped_early(tiny):
+    training = {"epochs": 6, "validation_split": 0.2, "checkpoint": {}}
+    tiny(training={**training, "early_stopping": {"patience": 0, "min_delta": 0.5}}).train()
+
+    result = tiny(training={**training, "early_stopping": {"patience": 99}}).train(resume="auto")
+
+    assert result["stop_reason"] == "epochs"
+    assert len(result["metrics"]["val/loss"]) == 6
+
+
+def test_a_metric_that_is_no_number_is_no_obstacle_to_a_checkpoint(tiny):
+    training = {"epochs": 3, "metrics": ["r2"], "checkpoint": {}}
+    dataset, samples = {"type": "user_rows", "task": "regression"}, {"train": 30, "val": 1, "test": 9}
+    whole = tiny(dataset, training=training, samples=samples).train()
+
+    again = tiny(dataset, training={**training, "epochs": 4}, samples=samples).train(resume="auto")
+
+    assert whole["metrics"]["val/r2"] == [None] * 3
+    assert again["metrics"]["val/r2"] == [None] * 4
+
+
 def test_more_epochs_are_trained_after_a_resume(tiny):
     whole = tiny(training={"epochs": 7})
     whole.train()
@@ -257,7 +289,14 @@ def test_a_run_moved_elsewhere_is_resumed_by_its_directory(tiny, tmp_path):
     assert Path(result["resumed_from"]).is_relative_to(tmp_path / "moved")
 
 
-LEAVES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from([math.inf, -math.inf])
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+)
 TREES = st.recursive(
     LEAVES | st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(torch.tensor),
     lambda trees: (
