@@ -39,6 +39,7 @@ lint: $(INSTALLED)
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/contenders.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
 

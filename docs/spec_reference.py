@@ -17,7 +17,7 @@ from gymtrain.models.tasks import Binary, Multiclass, Multilabel, Regression
 from gymtrain.registry import BUILTIN, find, find_foreign
 from gymtrain.specs import Dataset, Model, Samples, Tracking, Training
 from gymtrain.specs.components import INJECTED
-from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, Checkpoint, EarlyStopping
+from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, Checkpoint, EarlyStopping, Ema
 
 PAGE = Path(__file__).with_name("spec.md")
 MARKER = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -37,6 +37,7 @@ TYPES = {
     "training.schedule": "name, component, dict of them or null",
     "training.early_stopping": "dict or null",
     "training.checkpoint": "dict or null",
+    "training.ema": "dict or null",
     "training.loss": '`"auto"`, name or component',
     "training.metrics": '`"auto"` or list of names and components',
     "training.class_weight": '`"balanced"`, dict of numbers or null',
@@ -56,6 +57,7 @@ def reference() -> dict[str, str]:
         "training": Training,
         "early_stopping": EarlyStopping,
         "checkpoint": Checkpoint,
+        "ema": Ema,
         "tracking": Tracking,
     }
     kinds = ("dataset", "preprocessor", "augmentor", "model", "schedule", "tracker")
@@ -125,6 +127,8 @@ def _type_text(annotation: Any) -> str:
 
 
 def _schema_text(schema: dict[str, Any]) -> str:
+    if schema.get("title") == "component":
+        return "component"
     if "anyOf" in schema:
         return " or ".join(map(_schema_text, schema["anyOf"]))
     if "enum" in schema:

@@ -92,6 +92,33 @@ def order(seed: int, epoch: int, size: int, shuffle: bool) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 
+def draw(seed: int, epoch: int, weights: Tensor) -> Tensor:
+    """Draw as many samples as there are, with replacement, in proportion to their weights.
+
+    Args:
+        seed: The seed of the dataset.
+        epoch: The epoch, counted from 1.
+        weights: How often each sample is wanted, of shape `(size,)`: finite, at least 0, and one of them above. Only
+            their ratios matter.
+
+    Returns:
+        int64 tensor of shape `(size,)` on the CPU. For one version of torch it is the same on every machine.
+
+    Example:
+        >>> import torch
+        >>> draw(seed=0, epoch=1, weights=torch.tensor([0.0, 1.0, 0.0])).tolist()
+        [1, 1, 1]
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(mix(seed, epoch))
+    points = torch.rand(len(weights), generator=generator, dtype=torch.float64)
+    # Without the samples of weight 0, so that no rounding at an edge can hit one.
+    rows = weights.cpu().nonzero().squeeze(1)
+    edges = weights.cpu()[rows].to(torch.float64).cumsum(0)
+    return rows[torch.searchsorted(edges[:-1], points * edges[-1], right=True)]
+
+
 def _finalise(bits: Tensor) -> Tensor:
     for shift, multiplier in _ROUNDS:
         bits = (bits ^ _shifted(bits, shift)) * _signed(multiplier)

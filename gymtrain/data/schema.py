@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,7 @@ class Features:
         """Refuse infinite values, and missing ones unless they may be there.
 
         Raises:
-            GymtrainError: Of the class given, with the columns or the rows where they are.
+            GymtrainError: Of the class given, with the columns and the rows where they are.
         """
         if not isinstance(rows, Frame):
             check_finite(rows, missing=missing, error=error)
@@ -150,10 +150,18 @@ class Features:
         numbers = {name: column for name, column in rows.columns.items() if column.dtype != object}
         infinite = [name for name, column in numbers.items() if np.isinf(column).any()]
         if infinite:
-            raise error(f"columns {some(infinite)} hold infinite values; remove or replace them")
+            where = _rows_where(np.isinf, [numbers[name] for name in infinite])
+            raise error(f"{where}, columns {some(infinite)} hold infinite values; remove or replace them")
         absent = [] if missing else [name for name, column in numbers.items() if np.isnan(column).any()]
         if absent:
-            raise error(f"columns {some(absent)} have missing values (NaN); {_FILL}")
+            where = _rows_where(np.isnan, [numbers[name] for name in absent])
+            raise error(f"{where}, columns {some(absent)} have missing values (NaN); {_FILL}")
+
+
+def _rows_where(is_bad: Callable[[Matrix], Matrix], columns: Sequence[Matrix]) -> str:
+    """Say in how many rows some column has a bad value, and which is the first of them."""
+    rows = np.flatnonzero(np.any([is_bad(column) for column in columns], axis=0))
+    return f"in {len(rows)} rows, the first is row {rows[0]}"
 
 
 _FILL = (

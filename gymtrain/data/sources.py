@@ -34,7 +34,8 @@ class Data:
         task: What kind of problem it is; None to infer it from `y`.
         groups: For each row the group that it belongs to; None where there are none.
         target_names: The names of the outputs, where `y` has several and they have names.
-        left_out: Columns of the source that are no features, because they are targets.
+        left_out: Columns of the source that are no features, because they are targets or weights.
+        sample_weight: For each row how much it counts, (rows,); None for all alike.
     """
 
     X: Any
@@ -43,6 +44,7 @@ class Data:
     groups: Any = None
     target_names: Sequence[str] | None = None
     left_out: Sequence[str] = ()
+    sample_weight: Any = None
 
 
 class Dataset:
@@ -64,10 +66,13 @@ class Arrays(Dataset):
         y: Targets, shape (rows,) or (rows, outputs).
         task: What kind of problem it is; inferred from `y` when not given.
         groups: For each row its group, for `samples.group_by = "groups"`.
+        sample_weight: For each row how much it counts, a number of at least 0.
     """
 
-    def __init__(self, X: Any, y: Any, task: TaskName | None = None, groups: Any = None) -> None:
-        self.X, self.y, self.task, self.groups = X, y, task, groups
+    def __init__(
+        self, X: Any, y: Any, task: TaskName | None = None, groups: Any = None, sample_weight: Any = None
+    ) -> None:
+        self.X, self.y, self.task, self.groups, self.sample_weight = X, y, task, groups, sample_weight
 
     def load(self) -> Data:
         """Return the arrays.
@@ -75,9 +80,9 @@ class Arrays(Dataset):
         Raises:
             DataError: The spec came from a file, which holds only their fingerprint.
         """
-        for name, value in {"X": self.X, "y": self.y, "groups": self.groups}.items():
-            _refuse_fingerprint(f"dataset.dataset.{name}", value)
-        return Data(self.X, self.y, self.task, self.groups)
+        for name in ("X", "y", "groups", "sample_weight"):
+            _refuse_fingerprint(f"dataset.dataset.{name}", getattr(self, name))
+        return Data(self.X, self.y, self.task, self.groups, sample_weight=self.sample_weight)
 
 
 class DataFrame(Dataset):
@@ -87,16 +92,19 @@ class DataFrame(Dataset):
         data: The frame, or a dict of columns, or a list of dicts.
         target: The name of the column to predict; several names for several outputs.
         task: What kind of problem it is; inferred from the target when not given.
+        sample_weight: The name of a column that says how much each row counts, a number of at least 0; no feature.
     """
 
-    def __init__(self, data: Any, target: Target, task: TaskName | None = None) -> None:
-        self.data, self.target, self.task = data, target, task
+    def __init__(
+        self, data: Any, target: Target, task: TaskName | None = None, sample_weight: Text | None = None
+    ) -> None:
+        self.data, self.target, self.task, self.sample_weight = data, target, task, sample_weight
 
     def load(self) -> Data:
         """Return the frame without the target, and the target.
 
         Raises:
-            DataError: A target column is not there, or the spec came from a file.
+            DataError: A column that is named is not there, or the spec came from a file.
         """
         _refuse_fingerprint("dataset.dataset.data", self.data)
         if not is_frame(self.data):
@@ -104,7 +112,7 @@ class DataFrame(Dataset):
                 f"dataset.dataset.data: got {type(self.data).__name__}; expected a frame of pandas, polars or "
                 f"pyarrow, a dict of columns, or a list of dicts"
             )
-        return split_target(Frame.of(self.data), self.target, self.task)
+        return split_target(Frame.of(self.data), self.target, self.task, self.sample_weight)
 
 
 class Csv(Dataset):
@@ -114,19 +122,22 @@ class Csv(Dataset):
         path: The file.
         target: The name of the column to predict; several names for several outputs.
         task: What kind of problem it is; inferred from the target when not given.
+        sample_weight: The name of a column that says how much each row counts, a number of at least 0; no feature.
     """
 
-    def __init__(self, path: Text, target: Target, task: TaskName | None = None) -> None:
-        self.path, self.target, self.task = path, target, task
+    def __init__(
+        self, path: Text, target: Target, task: TaskName | None = None, sample_weight: Text | None = None
+    ) -> None:
+        self.path, self.target, self.task, self.sample_weight = path, target, task, sample_weight
 
     def load(self) -> Data:
         """Read the file.
 
         Raises:
             FileNotFoundError: There is no such file.
-            DataError: It is no CSV file, or the target column is not in it.
+            DataError: It is no CSV file, or a column that is named is not in it.
         """
-        return split_target(read_table(self.path, "csv"), self.target, self.task)
+        return split_target(read_table(self.path, "csv"), self.target, self.task, self.sample_weight)
 
 
 class Parquet(Csv):
@@ -136,6 +147,7 @@ class Parquet(Csv):
         path: The file.
         target: The name of the column to predict; several names for several outputs.
         task: What kind of problem it is; inferred from the target when not given.
+        sample_weight: The name of a column that says how much each row counts, a number of at least 0; no feature.
     """
 
     def load(self) -> Data:
@@ -143,9 +155,9 @@ class Parquet(Csv):
 
         Raises:
             FileNotFoundError: There is no such file.
-            DataError: It is no Parquet file, or the target column is not in it.
+            DataError: It is no Parquet file, or a column that is named is not in it.
         """
-        return split_target(read_table(self.path, "parquet"), self.target, self.task)
+        return split_target(read_table(self.path, "parquet"), self.target, self.task, self.sample_weight)
 
 
 class Digits(Dataset):
@@ -210,29 +222,41 @@ class Diabetes(Dataset):
         return Data(X, y, "regression")
 
 
-def split_target(frame: Frame, target: Target, task: TaskName | None) -> Data:
-    """Take the target column, or columns, out of a frame.
+def split_target(frame: Frame, target: Target, task: TaskName | None, sample_weight: str | None = None) -> Data:
+    """Take the target column, or columns, and that of the weights out of a frame.
 
     Raises:
-        DataError: A target column is not there, or no feature is left.
+        DataError: A column is not there, weights are a target too, or no feature is left.
     """
     wanted = [target] if isinstance(target, str) else list(dict.fromkeys(target))
-    missing = [name for name in wanted if name not in frame.columns]
+    _check_columns("target", wanted, frame)
+    targets = [_target_column(frame, name) for name in wanted]
+    left_out, weights = wanted, None
+    if sample_weight is not None:
+        _check_columns("sample_weight", [sample_weight], frame)
+        if sample_weight in wanted:
+            raise DataError(f"dataset.dataset.sample_weight: {sample_weight!r} is the target; name another column")
+        left_out, weights = [*wanted, sample_weight], frame.columns[sample_weight]
+    features = frame.select([name for name in frame.names if name not in left_out])
+    if not features.columns:
+        beside = "the target" if weights is None else "the target and the weights"
+        raise DataError(f"dataset.dataset: the frame has no column beside {beside}; there is nothing to learn from")
+    if isinstance(target, str):
+        return Data(features, targets[0], task, left_out=left_out, sample_weight=weights)
+    if len({column.dtype == object for column in targets}) > 1:
+        raise DataError(f"dataset.dataset.target: {some(wanted)} are numbers and text; several targets are of one kind")
+    y = np.column_stack(targets)
+    return Data(features, y, task, target_names=wanted, left_out=left_out, sample_weight=weights)
+
+
+def _check_columns(argument: str, names: Sequence[str], frame: Frame) -> None:
+    missing = [name for name in names if name not in frame.columns]
     if missing:
         hint = did_you_mean(missing[0], frame.names)
         raise DataError(
-            f"dataset.dataset.target: there is no column {some(missing)}{hint}; the columns are "
+            f"dataset.dataset.{argument}: there is no column {some(missing)}{hint}; the columns are "
             f"{some(frame.names, limit=20)}"
         )
-    features = frame.select([name for name in frame.names if name not in wanted])
-    if not features.columns:
-        raise DataError("dataset.dataset: the frame has no column beside the target; there is nothing to learn from")
-    targets = [_target_column(frame, name) for name in wanted]
-    if isinstance(target, str):
-        return Data(features, targets[0], task, left_out=wanted)
-    if len({column.dtype == object for column in targets}) > 1:
-        raise DataError(f"dataset.dataset.target: {some(wanted)} are numbers and text; several targets are of one kind")
-    return Data(features, np.column_stack(targets), task, target_names=wanted, left_out=wanted)
 
 
 def _target_column(frame: Frame, name: str) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -93,19 +94,29 @@ class LibraryLearner(Learner):
         """Whether the task has classes and the model says how probable they are."""
         return self.task.has_probabilities and hasattr(self.model, "predict_proba")
 
-    def fit(self, X: Array, y: Array, sample_weight: Array | None) -> None:
+    def fit(self, X: Array, y: Array, sample_weight: Array | None = None, class_weight: Array | None = None) -> None:
         """Fit the model.
+
+        Args:
+            X: Rows, (rows, …).
+            y: Targets; codes (rows,) where classes are weighed.
+            sample_weight: How much each row counts, float32 (rows,); None for all alike.
+            class_weight: How much the rows of each class count, float32 in the order of the classes; multiplied with
+                `sample_weight`.
 
         Raises:
             SpecError: Rows are weighed, and its `fit` takes no weights.
         """
-        if sample_weight is None:
+        by_class = None if class_weight is None else class_weight[y]
+        given = {"dataset.dataset.sample_weight": sample_weight, "model.training.class_weight": by_class}
+        weights = {path: each for path, each in given.items() if each is not None}
+        if not weights:
             self.model.fit(X, y)
         elif "sample_weight" in inspect.signature(self.model.fit).parameters:
-            self.model.fit(X, y, sample_weight=sample_weight)
+            self.model.fit(X, y, sample_weight=math.prod(weights.values()))
         else:
-            message = f"{type(self.model).__name__}.fit takes no sample_weight; leave class_weight out"
-            raise SpecError([Fault("model.training.class_weight", message)])
+            message = f"{type(self.model).__name__}.fit takes no sample_weight; leave"
+            raise SpecError([Fault(path, f"{message} {path.rpartition('.')[2]} out") for path in weights])
 
     def scores(self, X: Array) -> Array:
         """Return probabilities, or ones for the predicted classes where the model has none; float32.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gymtrain.errors import DataError, Fault, SpecError, TaskError, did_you_mean, some
+from gymtrain.errors import DataError, SpecError, TaskError, did_you_mean, some
+from gymtrain.models.losses import build_loss, is_own, misfit, own_loss, weighted_mean
 from gymtrain.specs.components import Component
 
 if TYPE_CHECKING:
     import torch
 
-    Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    from gymtrain.models.losses import Loss
 
 Array = npt.NDArray[Any]
 
@@ -66,7 +66,12 @@ class Task:
         raise NotImplementedError
 
     def loss(
-        self, component: Component | str, class_weight: Array | None = None, device: torch.device | str = "cpu"
+        self,
+        component: Component | str,
+        class_weight: Array | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        weighted: bool = False,
     ) -> Loss:
         """Return the loss: a function of outputs (rows, output_size) and targets whose value is a mean over the rows.
 
@@ -75,13 +80,27 @@ class Task:
                 called with outputs and targets.
             class_weight: The weight of each class, float32 in the order of `classes`; None for equal ones.
             device: Where outputs and targets lie.
+            weighted: Return a function of outputs, targets and weights, float32 (rows,) of at least 0, whose value is
+                the mean over the rows, each counted as its weight (times that of its class) says; 0 where none counts.
 
         Raises:
-            SpecError: The loss does not fit the task.
+            SpecError: The loss does not fit the task, or cannot be weighed.
         """
         if class_weight is not None:
             raise no_classes(self)
-        return self._build_loss(component, device)  # type: ignore[no-any-return]
+        return self._mean_loss(component, device, weighted)
+
+    def _mean_loss(self, component: Component | str, device: torch.device | str, weighted: bool) -> Loss:
+        """Return the mean over the rows of a loss that weighs no classes."""
+        if is_own(component):
+            return own_loss(self._build_loss(component, device), component.type, weighted=weighted)
+        if not weighted:
+            return self._build_loss(component, device)  # type: ignore[no-any-return]
+        each = self._build_loss(component, device, reduction="none")
+        return lambda outputs, targets, weights: weighted_mean(each(outputs, targets), weights)
+
+    def _build_loss(self, component: Component | str, device: torch.device | str, **arguments: Any) -> Any:
+        return build_loss(component, self.name, self.losses, device, **arguments)
 
     def metric_arguments(self) -> dict[str, Any]:
         """Return what torchmetrics needs to be told."""
@@ -91,39 +110,10 @@ class Task:
         """Return scores and targets as torchmetrics takes them."""
         return scores, targets
 
-    def _build_loss(self, component: Component | str, device: torch.device | str, **arguments: Any) -> Any:
-        from torch import nn
-
-        if isinstance(component, str):
-            loss = getattr(nn, self.losses[0])(**arguments)
-        else:
-            if not _is_own(component) and component.type not in self.losses:
-                usable = f"use {' or '.join(self.losses)}, or 'auto'"
-                raise _misfit("loss", f"{component.type} does not fit a {self.name} task; {usable}")
-            if _is_own(component) and arguments:
-                raise _misfit(
-                    "class_weight",
-                    f"the loss {component.type} is yours, and has to weigh the classes itself; leave it out",
-                )
-            # A loss of the user's is a class, or a function of outputs and targets.
-            target: Any = component.target
-            is_function = _is_own(component) and not isinstance(target, type)
-            loss = partial(target, **component.arguments) if is_function else component.build(**arguments)
-        return loss.to(device) if isinstance(loss, nn.Module) else loss
-
-
-def _is_own(component: Component | str) -> bool:
-    """Tell whether a loss is the user's; those of torch are imported when they are built."""
-    return not isinstance(component, str) and callable(component.target)
-
 
 def no_classes(task: Task) -> SpecError:
     """Return the error for class weights where there are no classes."""
-    return _misfit("class_weight", f"a {task.name} task has no classes to weigh; leave it out")
-
-
-def _misfit(key: str, message: str) -> SpecError:
-    return SpecError([Fault(f"model.training.{key}", message)])
+    return misfit("class_weight", f"a {task.name} task has no classes to weigh; leave it out")
 
 
 class _Classes(Task):
@@ -180,7 +170,7 @@ class _Classes(Task):
         unknown = [label for label in class_weight if label not in by_text]
         if unknown:
             hint = did_you_mean(unknown[0], by_text)
-            raise _misfit(
+            raise misfit(
                 "class_weight", f"there is no class {some(unknown)}{hint}; the classes are {some(self._codes)}"
             )
         weights = np.ones(len(self._codes), dtype=np.float32)
@@ -198,29 +188,34 @@ class Binary(_Classes):
     output_size = 1
 
     def loss(
-        self, component: Component | str, class_weight: Array | None = None, device: torch.device | str = "cpu"
+        self,
+        component: Component | str,
+        class_weight: Array | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        weighted: bool = False,
     ) -> Loss:
         """Return the loss on the logit; targets are codes (rows,) or one-hot rows (rows, 2)."""
         import torch
 
         if class_weight is None:
-            return self._on_logits(self._build_loss(component, device))
+            return self._on_logits(self._mean_loss(component, device, weighted))
         each = self._build_loss(component, device, reduction="none")
-        weights = torch.from_numpy(class_weight).to(device)
+        by_class = torch.from_numpy(class_weight).to(device)
 
-        def weighted(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            weight = weights[targets.long()]
-            total: torch.Tensor = (each(outputs, targets) * weight).sum() / weight.sum()
-            return total
+        def of_classes(
+            outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | float = 1.0
+        ) -> torch.Tensor:
+            return weighted_mean(each(outputs, targets), by_class[targets.long()] * weights)
 
-        return self._on_logits(weighted)
+        return self._on_logits(of_classes)
 
-    def _on_logits(self, loss: Any) -> Loss:
+    def _on_logits(self, loss: Loss) -> Loss:
         one_hot = self.one_hot
 
-        def of_logits(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        def of_logits(outputs: torch.Tensor, targets: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
             positive = targets[:, 1] if one_hot else targets
-            return loss(outputs.squeeze(1), positive.to(outputs.dtype))  # type: ignore[no-any-return]
+            return loss(outputs.squeeze(1), positive.to(outputs.dtype), *weights)
 
         return of_logits
 
@@ -249,20 +244,44 @@ class Multiclass(_Classes):
         return len(self._classes)
 
     def loss(
-        self, component: Component | str, class_weight: Array | None = None, device: torch.device | str = "cpu"
+        self,
+        component: Component | str,
+        class_weight: Array | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        weighted: bool = False,
     ) -> Loss:
         """Return the loss on the logits; targets are codes (rows,) or one-hot rows (rows, classes)."""
         import torch
 
-        weight = {} if class_weight is None else {"weight": torch.from_numpy(class_weight)}
-        loss = self._build_loss(component, device, **weight)
+        if weighted and not is_own(component):
+            loss = self._weighted_loss(component, class_weight, device)
+        elif class_weight is None:
+            loss = self._mean_loss(component, device, weighted)
+        else:
+            loss = self._build_loss(component, device, weight=torch.from_numpy(class_weight))
         if not isinstance(component, str) and component.type == "NLLLoss":
             # It takes the logarithms of probabilities; the outputs are logits like everywhere else.
-            return lambda outputs, targets: loss(outputs.log_softmax(dim=1), _codes_of(targets))
-        if self.one_hot and not _is_own(component):
+            return lambda outputs, targets, *weights: loss(outputs.log_softmax(dim=1), _codes_of(targets), *weights)
+        if self.one_hot and not is_own(component):
             # For rows of probabilities torch divides by the rows and not by their weights.
-            return lambda outputs, targets: loss(outputs, _codes_of(targets))
-        return loss  # type: ignore[no-any-return]
+            return lambda outputs, targets, *weights: loss(outputs, _codes_of(targets), *weights)
+        return loss
+
+    def _weighted_loss(
+        self, component: Component | str, class_weight: Array | None, device: torch.device | str
+    ) -> Loss:
+        """Return a loss of torch that weighs rows, and classes if asked for."""
+        import torch
+
+        # Torch itself weighs the loss of a row by its class and, where labels are smoothed, by all classes.
+        by_class = {} if class_weight is None else {"weight": torch.from_numpy(class_weight)}
+        each = self._build_loss(component, device, **by_class, reduction="none")
+        counts = torch.ones(self.output_size) if class_weight is None else torch.tensor(class_weight)
+        if 0 <= each.ignore_index < self.output_size:
+            counts[each.ignore_index] = 0.0
+        counts = counts.to(device)
+        return lambda outputs, codes, weights: weighted_mean(each(outputs, codes), weights, counts[codes] * weights)
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return probabilities (rows, classes)."""

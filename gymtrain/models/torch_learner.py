@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from gymtrain.data.batch import Batch
 from gymtrain.errors import BundleError, Fault, GymtrainError, SaveError, SpecError, TaskError, TrainingError, some
 from gymtrain.models import networks
 from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
+from gymtrain.models.torch_model import Loss, Outcome, TorchModel, loss_of_batch
 from gymtrain.specs.components import INJECTED, Component
 
 
@@ -28,10 +30,11 @@ class TorchLearner(Learner):
         module: Takes (rows, …) and returns raw outputs (rows, task.output_size).
         task: What is predicted.
         device: Where the module lies.
+        dtype: The type of its weights.
     """
 
-    def __init__(self, module: nn.Module, task: Task, device: torch.device) -> None:
-        self.module, self.task, self.device = module, task, device
+    def __init__(self, module: nn.Module, task: Task, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.module, self.task, self.device, self.dtype = module, task, device, dtype
 
     @property
     def has_probabilities(self) -> bool:
@@ -43,7 +46,9 @@ class TorchLearner(Learner):
         if self.module.training:
             self.module.eval()
         with torch.inference_mode():
-            scores: Array = self.task.activate(self.module(as_input(X).to(self.device))).float().cpu().numpy()
+            scores: Array = (
+                self.task.activate(self.module(as_input(X).to(self.device, self.dtype)).float()).cpu().numpy()
+            )
         return scores
 
     def check_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -81,13 +86,42 @@ class TorchLearner(Learner):
             return "; add .unsqueeze(1)"
         return "; take the argument output_size in the constructor, and it is given this number"
 
+    def training_step(self, loss_of: Loss, values: Mapping[str, float]) -> Callable[[Batch], Outcome]:
+        """Return what makes a loss of a batch: the module's own step where it has one.
+
+        Args:
+            loss_of: The loss of the spec.
+            values: Keywords of the module's own step, which may change from step to step.
+        """
+        module = self.module
+        if not isinstance(module, TorchModel):
+            return lambda batch: loss_of_batch(module, loss_of, batch)
+        # Not through nn.Module's own assignment, which would make a loss with weights a part of the model.
+        object.__setattr__(module, "loss_of", loss_of)
+        return lambda batch: module.training_step(batch, **values)
+
+    def outputs(self, part: str, batch: Batch) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+        """Return raw outputs for rows that are not learned from, float32, and what else the module's own step gives."""
+        module = self.module
+        if not isinstance(module, TorchModel):
+            return module(batch.inputs).float(), {}
+        outcome = (module.test_step if part == "test" else module.validation_step)(batch)
+        if isinstance(outcome, torch.Tensor):
+            return outcome.float(), {}
+        noted = dict(outcome)
+        outputs = noted.pop("outputs", None)
+        return None if outputs is None else outputs.float(), noted
+
+    def _final_state(self) -> dict[str, Any]:
+        return self.module.final_state() if isinstance(self.module, TorchModel) else self.module.state_dict()
+
     def save(self) -> State:
-        """Return the tensors of the module, on the CPU.
+        """Return the tensors of the module that a prediction needs, on the CPU.
 
         Raises:
             SaveError: The module keeps something else in its state dict.
         """
-        state = self.module.state_dict()
+        state = self._final_state()
         odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
         if odd:
             raise SaveError(f"model.model: {some(odd)} of the state dict is no tensor; keep it in a buffer")
@@ -99,7 +133,7 @@ class TorchLearner(Learner):
         Raises:
             BundleError: Names, shapes or types are not those of the module.
         """
-        own = self.module.state_dict()
+        own = self._final_state()
         missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         if missing or extra:
             raise BundleError(
@@ -115,7 +149,7 @@ class TorchLearner(Learner):
                     reason="weights_shape",
                 )
         tied = _tied(self.module)
-        self.module.load_state_dict(state, assign=True)
+        self.module.load_state_dict(state, assign=True, strict=False)  # the names were compared above
         for name, original in tied.items():
             # Assigning gave each name a tensor of its own; they are one again, as training left them.
             owner, _, own_name = name.rpartition(".")
@@ -137,7 +171,13 @@ def as_input(X: Array) -> torch.Tensor:
 
 
 def build_learner(
-    component: Component, task: Task, input_shape: tuple[int, ...], *, seed: int = 0, device: str = "auto"
+    component: Component,
+    task: Task,
+    input_shape: tuple[int, ...],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
 ) -> Learner:
     """Make a model for the data: a torch module, or a model of another library.
 
@@ -147,6 +187,7 @@ def build_learner(
         input_shape: The shape of one row, as it comes out of the preprocessors.
         seed: Decides the first weights.
         device: `"auto"` or a device of torch.
+        dtype: The type of the weights of a torch module.
 
     Raises:
         TrainingError: The constructor fails, or what it makes does not fit the task.
@@ -155,7 +196,7 @@ def build_learner(
         model = _build(component, task, input_shape)
     if isinstance(model, nn.Module):
         place = choose_device(device)
-        return TorchLearner(model.to(place), task, place)
+        return TorchLearner(model.to(place, dtype), task, place, dtype)
     if isinstance(model, SklearnModel):
         model.check_task(task)
     return LibraryLearner(model, task)
@@ -169,6 +210,7 @@ def restore_learner(
     *,
     seed: int = 0,
     device: str = "auto",
+    dtype: torch.dtype = torch.float32,
 ) -> Learner:
     """Make a model and give it what it had learned.
 
@@ -179,6 +221,7 @@ def restore_learner(
         state: What `Learner.save` returned.
         seed: The one that the model was built with: tensors that are not part of the state come from the constructor.
         device: `"auto"` or a device of torch; the CPU where that is not there.
+        dtype: The type of the weights of a torch module.
 
     Raises:
         BundleError: The state is not one of this model.
@@ -187,7 +230,10 @@ def restore_learner(
     # All tensors of our networks are in the state: nothing needs to be initialised that would be thrown away.
     with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed):
         model = _build(component, task, input_shape)
-    learner = TorchLearner(model, task, _place(device)) if isinstance(model, nn.Module) else LibraryLearner(model, task)
+    if isinstance(model, nn.Module):
+        learner: Learner = TorchLearner(model.to(dtype=dtype), task, _place(device), dtype)
+    else:
+        learner = LibraryLearner(model, task)
     learner.restore(state)
     return learner
 
@@ -207,6 +253,9 @@ def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> An
     except Exception as error:
         raise TrainingError(f"model.model ({component.type}): the constructor failed: {error}") from error
     if isinstance(model, nn.Module):
+        if isinstance(model, TorchModel):
+            model.task = task
+            model.setup(task)
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             # Lazy layers take their shapes, and draw their first weights, when they see a row.
             TorchLearner(model, task, torch.device("cpu")).check_outputs(torch.zeros(1, *input_shape))

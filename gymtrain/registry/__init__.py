@@ -2,10 +2,21 @@
 
 from gymtrain.registry.arguments import arguments_model, foreign_arguments
 from gymtrain.registry.libraries import LIBRARIES, ForeignClass, find_foreign, foreign_names
-from gymtrain.registry.names import BUILTIN, KINDS, UnknownTypeError, find, known_names, register, type_name
+from gymtrain.registry.names import (
+    BUILTIN,
+    FUNCTION_SCHEDULE,
+    KINDS,
+    UnknownTypeError,
+    find,
+    known_names,
+    locate,
+    register,
+    type_name,
+)
 
 __all__ = [
     "BUILTIN",
+    "FUNCTION_SCHEDULE",
     "KINDS",
     "LIBRARIES",
     "ForeignClass",
@@ -16,6 +27,7 @@ __all__ = [
     "foreign_arguments",
     "foreign_names",
     "known_names",
+    "locate",
     "register",
     "type_name",
 ]

@@ -24,17 +24,26 @@ class Library:
         modules: Where its classes are listed; `package.*` for all that lie in it.
         ours: Arguments of constructors that the spec does not give, because they follow from the data.
         offered: A pattern that the names of the classes match in full.
+        adapter: Our class that is made in place of one of the library, with its name and its arguments.
     """
 
     modules: tuple[str, ...]
     ours: frozenset[str] = frozenset()
     offered: str = ".*"
+    adapter: str | None = None
 
 
 LIBRARIES: dict[str, Library] = {
     # Left out: LBFGS evaluates the loss several times in a step, SparseAdam takes sparse gradients alone.
     "optimizer": Library(
         ("torch.optim",), frozenset({"params", "capturable", "differentiable"}), r"(?!Optimizer$|LBFGS$|SparseAdam$).*"
+    ),
+    # Left out: what takes functions, a metric or other schedulers; ours does the same.
+    "schedule": Library(
+        ("torch.optim.lr_scheduler",),
+        frozenset({"optimizer", "last_epoch"}),
+        r"(?!(LRScheduler|LambdaLR|MultiplicativeLR|ReduceLROnPlateau|SequentialLR|ChainedScheduler)$).*",
+        "gymtrain.training.composed_schedules:TorchSchedule",
     ),
     "loss": Library(
         ("torch.nn.modules.loss",),
@@ -65,12 +74,14 @@ class ForeignClass:
         module: The module that defines it.
         arguments: For each argument `(default,)`, or `()` where there is none.
         methods: The names of its methods, inherited ones included.
+        adapter: Our class that is made in its place, with its name and its arguments.
     """
 
     name: str
     module: str
     arguments: dict[str, tuple[Any, ...]]
     methods: frozenset[str] = frozenset()
+    adapter: str | None = None
 
 
 def find_foreign(library: str, name: str) -> ForeignClass | None:
@@ -90,7 +101,7 @@ def find_foreign(library: str, name: str) -> ForeignClass | None:
     constructor = methods.get("__new__") or methods.get("__init__")
     arguments = {} if constructor is None else _listed_arguments(constructor)
     own = {key: value for key, value in arguments.items() if key not in LIBRARIES[library].ours}
-    return ForeignClass(class_name, module, own, frozenset(methods))
+    return ForeignClass(class_name, module, own, frozenset(methods), LIBRARIES[library].adapter)
 
 
 def foreign_names(library: str) -> list[str]:
@@ -204,6 +215,9 @@ def _listed_arguments(constructor: ast.FunctionDef) -> dict[str, tuple[Any, ...]
 
 
 def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):  # such as 1.0 / 3
+        parts = _literal(node.left), _literal(node.right)
+        return parts[0] / parts[1] if all(isinstance(part, int | float) for part in parts) else NoSource
     try:
         value = ast.literal_eval(node)
     except ValueError:

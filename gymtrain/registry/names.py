@@ -55,6 +55,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "tensorboard": "gymtrain_trackers.tensorboard:TensorBoardTracker",
     },
     "schedule": {
+        "chain": "gymtrain.training.composed_schedules:Chain",
         "constant": "gymtrain.training.schedules:Constant",
         "cosine": "gymtrain.training.schedules:Cosine",
         "cosine_restarts": "gymtrain.training.schedules:CosineRestarts",
@@ -71,6 +72,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 }
 KINDS = tuple(BUILTIN)
 
+# Makes a schedule of a function of the time, which is given first, and of its other arguments.
+FUNCTION_SCHEDULE = "gymtrain.training.composed_schedules:FunctionSchedule"
+
 # Where installed packages announce types of theirs.
 PLUGIN_GROUPS = {kind: f"gymtrain.{'losses' if kind == 'loss' else kind + 's'}" for kind in KINDS}
 
@@ -85,7 +89,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     """Give a class a name that specs can use.
 
     Args:
-        kind: What it is: `"dataset"`, `"preprocessor"`, `"augmentor"`, `"model"`, `"tracker"` or `"loss"`.
+        kind: What it is: `"dataset"`, `"preprocessor"`, `"augmentor"`, `"model"`, `"schedule"`, `"loss"` or
+            `"tracker"`.
         name: The name for `{"type": name}`. Registering the same name again replaces the class, as a notebook
             cell that runs twice expects; the names of built-in types are taken.
 
@@ -134,17 +139,17 @@ def find(kind: str, name: str, *, trusted: Collection[str] | None = None) -> Cal
         return _registered[kind, name]
     location = BUILTIN[kind].get(name)
     if location is not None:
-        return _locate(location)
+        return locate(location)
     if name in _plugins(kind):
         point = _plugins(kind)[name]
-        return _locate(f"{point.module}:{point.attr}")
+        return locate(f"{point.module}:{point.attr}")
     if ":" in name:
         if trusted is not None and name not in trusted:
             raise UnknownTypeError(
                 f"the {kind} {name!r} is not part of gymtrain and a file may not decide what is imported; if you "
                 f"trust it, pass trust=[{name!r}]"
             )
-        return _locate(name)
+        return locate(name)
     known = known_names(kind)
     raise UnknownTypeError(
         f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}; "
@@ -168,7 +173,12 @@ def type_name(kind: str, target: Callable[..., Any]) -> str:
     return built_in.get(location, location)
 
 
-def _locate(location: str) -> Callable[..., Any]:
+def locate(location: str) -> Callable[..., Any]:
+    """Import what stands behind `"package.module:Class"`.
+
+    Raises:
+        UnknownTypeError: It is not written like this, cannot be imported, or is nothing that can be called.
+    """
     if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", location):
         raise UnknownTypeError(f"got {location!r}; expected 'package.module:Class'")
     module_name, _, qualified_name = location.partition(":")

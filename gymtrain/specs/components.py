@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import pydantic
 
 from gymtrain.errors import Fault, SpecError, did_you_mean
 from gymtrain.registry import (
+    FUNCTION_SCHEDULE,
     ForeignClass,
     UnknownTypeError,
     arguments_model,
@@ -21,9 +23,10 @@ from gymtrain.registry import (
     foreign_arguments,
     foreign_names,
     known_names,
+    locate,
     type_name,
 )
-from gymtrain.specs.section import FaultsFound, fault, faults_of
+from gymtrain.specs.section import FaultsFound, fault, faults_of, join
 from gymtrain.specs.values import misfits, plain, written
 from gymtrain.specs.wording import shortened
 
@@ -39,7 +42,8 @@ class Component:
     """A checked component: the name it is written under, what stands behind it, and its arguments with defaults.
 
     `target` is a class or a function for a registered component and a `ForeignClass` for one of a library
-    (an optimizer of torch, a metric of torchmetrics), which is imported when it is built.
+    (an optimizer of torch, a metric of torchmetrics), which is imported when it is built. An argument may be a
+    list of components.
     """
 
     words: ClassVar[str] = "a name or a dict with a 'type'"
@@ -57,16 +61,39 @@ class Component:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the component as a spec on disk holds it; live data is replaced by its fingerprint."""
+        arguments = _changed(self.arguments, Component.to_dict)
         # A default that cannot be written down is left to the class; one that was given was refused.
-        fit = {key: value for key, value in self.arguments.items() if next(misfits(value), None) is None}
+        fit = {key: value for key, value in arguments.items() if next(misfits(value), None) is None}
         return {"type": self.type, **{key: written(value) for key, value in fit.items()}}
 
     def build(self, **injected: Any) -> Any:
         """Make the object, with further arguments that the spec does not hold."""
-        target = self.target
-        if isinstance(target, ForeignClass):
-            target = getattr(importlib.import_module(target.module), target.name)
-        return target(**self.arguments, **injected)
+        target = _constructor(self.target) if isinstance(self.target, ForeignClass) else self.target
+        return target(**_changed(self.arguments, Component.build), **injected)
+
+    def members(self, path: str = "") -> Iterator[tuple[str, Component]]:
+        """Yield the component and those among its arguments, each with its path."""
+        yield path, self
+        for name, value in self.arguments.items():
+            for position, member in enumerate(value if _is_several(value) else []):
+                yield from member.members(join(path, name, position))
+
+
+def _constructor(target: ForeignClass) -> Callable[..., Any]:
+    if target.adapter is not None:
+        return partial(locate(target.adapter), target.name)
+    constructor: Callable[..., Any] = getattr(importlib.import_module(target.module), target.name)
+    return constructor
+
+
+def _is_several(value: Any) -> bool:
+    """Tell whether an argument is a list of components; it may be a long list of rows too."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Component)
+
+
+def _changed(arguments: dict[str, Any], change: Callable[[Component], Any]) -> dict[str, Any]:
+    """Return arguments in whose lists of components each is changed."""
+    return {key: list(map(change, value)) if _is_several(value) else value for key, value in arguments.items()}
 
 
 class Absent:
@@ -110,22 +137,33 @@ def check_component(kind: str, value: Any) -> Component:
         if trusted_types.get() is None or kind in _NEEDED:
             raise
         # The libraries of this process may know other optimizers and other arguments than those that wrote the file.
-        reasons = [found.message if found.path == "type" else str(found) for found in error.faults]
+        reasons = [found.message if found.path in {"", "type"} else str(found) for found in error.faults]
         return Component(name, Absent("; ".join(reasons)), given)
 
 
+# Arguments that hold components again, each of which is checked as such.
+_NESTED = {("schedule", "chain", "schedules")}
+
+
 def _resolved_component(kind: str, name: str, given: dict[str, Any]) -> Component:
-    faults = list(misfits(given))
+    if kind == "schedule":
+        _refuse_scheduler(name)
+    faults = list(misfits({key: value for key, value in given.items() if (kind, name, key) not in _NESTED}))
     if faults:
         raise FaultsFound(faults)
     target = _find(kind, name)
     if isinstance(target, ForeignClass):
-        return _foreign_component(target, given)
+        return _scheduler_component(target, given) if kind == "schedule" else _foreign_component(target, given)
+    if kind == "schedule" and not isinstance(target, type):
+        return _function_of_time(name, target, given)
     _check_contract(kind, target)
     if hasattr(target, "resolve_arguments"):
         # A component that passes its arguments on to something else knows best what that takes.
         return Component(name, target, _resolved(target, given))
-    return Component(name, target, _checked_arguments(kind, target, given))
+    component = Component(name, target, _checked_arguments(kind, target, given))
+    if kind in _MADE_ONCE:
+        _try(component)
+    return component
 
 
 def _split(kind: str, value: Any) -> tuple[str, dict[str, Any]]:
@@ -155,6 +193,16 @@ def _name_of(kind: str, target: Any) -> str:
 
 
 def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
+    if kind == "schedule" and ":" not in name and name not in known_names(kind):
+        found = find_foreign(kind, name)
+        if found is None:
+            known = [*known_names(kind), *foreign_names(kind)]
+            raise fault(
+                f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; known: {', '.join(known)}; or give "
+                f"'package.module:function'",
+                "type",
+            )
+        return found
     if kind in {"optimizer", "metric"} or (kind == "loss" and ":" not in name):
         found = find_foreign(kind, name)
         if found is not None:
@@ -169,8 +217,46 @@ def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
         raise fault(str(error), "type") from error
 
 
-def _foreign_component(target: ForeignClass, given: dict[str, Any]) -> Component:
+# Schedulers of torch that take what a spec cannot hold, and what does the same.
+_FUNCTION = "use a function of the time that returns the value itself, {'type': 'package.module:function'}"
+_INSTEAD = {
+    "lambdalr": _FUNCTION,
+    "multiplicativelr": _FUNCTION,
+    "reducelronplateau": "use 'plateau'",
+    "sequentiallr": "use 'chain'",
+    "chainedscheduler": "use 'chain'",
+}
+
+
+def _refuse_scheduler(name: str) -> None:
+    instead = _INSTEAD.get(name.replace("_", "").lower())
+    if instead is not None and name not in known_names("schedule"):
+        raise fault(f"got {name!r}; {instead}", "type")
+
+
+def _function_of_time(name: str, function: Callable[..., Any], given: dict[str, Any]) -> Component:
+    arguments = _checked_arguments("schedule", function, given)
+    return Component(name, partial(locate(FUNCTION_SCHEDULE), function), arguments)
+
+
+def with_unit(target: ForeignClass) -> ForeignClass:
+    """Return a scheduler of torch with our `by` beside its own arguments, and leaving the momentum alone."""
+    own = {"cycle_momentum": (False,)} if "cycle_momentum" in target.arguments else {}
+    return replace(target, arguments={**target.arguments, **own, "by": ("epoch",)})
+
+
+def _scheduler_component(target: ForeignClass, given: dict[str, Any]) -> Component:
+    target, more = with_unit(target), {}
+    if given.get("by", "epoch") not in ("epoch", "step"):
+        more["by"] = f"got {shortened(given['by'])}; expected 'epoch' or 'step'"
+    if given.get("cycle_momentum") is True and "cycle_momentum" in target.arguments:
+        more["cycle_momentum"] = "got True; a schedule changes one value, give the momentum a schedule of its own"
+    return _foreign_component(target, given, more)
+
+
+def _foreign_component(target: ForeignClass, given: dict[str, Any], more: Mapping[str, str] = {}) -> Component:
     resolved, faults = foreign_arguments(target, given)
+    faults = {**faults, **more}
     if faults:
         raise FaultsFound([Fault(key, message) for key, message in faults.items()])
     return Component(target.name, target, resolved)
@@ -209,26 +295,42 @@ def _resolved(target: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def _checked_arguments(kind: str, target: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     try:
-        model = arguments_model(target, _injected(kind, target) - set(given))
+        model = _arguments_model(kind, target, given)
+    except FaultsFound:
+        raise
     except (ValueError, TypeError) as error:
         raise fault(
             f"the arguments of {target!r} cannot be told: {error}; name a class written in Python", "type"
         ) from error
     try:
-        checked = model.model_validate(given)
+        # What belongs to another argument, for those that are checked against it.
+        checked = model.model_validate(given, context=given)
     except pydantic.ValidationError as error:
         raise FaultsFound(faults_of(error, model, "")) from None
     arguments = {field.alias or name: getattr(checked, name) for name, field in model.model_fields.items()}
-    arguments |= checked.model_extra or {}
-    if kind in _MADE_ONCE:
-        _try(target, arguments)
-    return arguments
+    return arguments | (checked.model_extra or {})
+
+
+def _arguments_model(kind: str, target: Callable[..., Any], given: dict[str, Any]) -> type[pydantic.BaseModel]:
+    if kind != "schedule" or isinstance(target, type):
+        return arguments_model(target, _injected(kind, target) - set(given))
+    parameters = inspect.signature(target).parameters
+    time = next(iter(parameters.values()), None)
+    if time is None or time.kind in (time.KEYWORD_ONLY, time.VAR_KEYWORD):
+        name = getattr(target, "__qualname__", target)
+        raise fault(f"{name} does not take the time; expected a function such as value(epoch, **arguments)", "type")
+    model = arguments_model(target, frozenset({time.name}))
+    if "by" in parameters:
+        return model
+    unit: Any = (Literal["epoch", "step"], pydantic.Field("epoch", alias="by"))
+    return pydantic.create_model(model.__name__, __base__=model, argument_by=unit)
 
 
 def _injected(kind: str, target: Callable[..., Any]) -> frozenset[str]:
-    """Return the arguments that are not the spec's to give: for a loss that is a function, outputs and targets."""
+    """Return the arguments that are not the spec's to give: to a function that is a loss, what it compares."""
     if kind == "loss" and not isinstance(target, type):
-        return frozenset(list(inspect.signature(target).parameters)[:2])
+        outputs_and_targets = list(inspect.signature(target).parameters)[:2]
+        return frozenset({*outputs_and_targets, "weights"})
     return INJECTED.get(kind, frozenset())
 
 
@@ -236,10 +338,13 @@ def _injected(kind: str, target: Callable[..., Any]) -> frozenset[str]:
 _MADE_ONCE = {"preprocessor", "augmentor", "tracker", "schedule"}
 
 
-def _try(target: Callable[..., Any], arguments: dict[str, Any]) -> None:
+def _try(component: Component) -> None:
     try:
-        target(**arguments)
-    except ValueError as error:
+        component.build()
+    except (
+        ValueError,
+        UnknownTypeError,
+    ) as error:  # of a type that is not there, in a list of components out of a file
         raise fault(str(error)) from error
 
 

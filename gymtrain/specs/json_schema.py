@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import pydantic
 
-from gymtrain.registry import UnknownTypeError, arguments_model, find, foreign_names, known_names
-from gymtrain.specs.components import INJECTED
+from gymtrain.registry import UnknownTypeError, arguments_model, find, find_foreign, foreign_names, known_names
+from gymtrain.specs.components import INJECTED, with_unit
 from gymtrain.specs.dataset import Dataset, Samples
-from gymtrain.specs.model import Checkpoint, EarlyStopping, Model, Training
+from gymtrain.specs.model import Checkpoint, EarlyStopping, Ema, Model, Training
 from gymtrain.specs.section import Section
 from gymtrain.specs.tracking import Tracking
 
@@ -36,12 +36,16 @@ def json_schema() -> Schema:
         ['dataset', 'model', 'tracking']
     """
     samples = _section(Samples, train=_SHARE, val=_SHARE, test=_SHARE)
-    schedule = _component("schedule")
+    of_torch = foreign_names("schedule")
+    schedule: Schema = {"anyOf": [*_component("schedule")["anyOf"], *map(_scheduler, of_torch), {"enum": of_torch}]}
+    # Without `type`, which tells one schedule from several by name.
+    by_name: Schema = {"type": "object", "properties": {"type": False}, "additionalProperties": schedule}
     training = _section(
         Training,
         optimizer=_foreign("optimizer"),
-        schedule={"anyOf": [_NULL, schedule, {"type": "object", "additionalProperties": schedule}]},
+        schedule={"anyOf": [_NULL, schedule, by_name]},
         checkpoint={"anyOf": [_NULL, _section(Checkpoint)]},
+        ema={"anyOf": [_NULL, _section(Ema)]},
         early_stopping={"anyOf": [_NULL, _section(EarlyStopping)]},
         loss=_foreign("loss"),
         metrics={"anyOf": [_AUTO, {"type": "array", "items": _foreign("metric")}]},
@@ -114,6 +118,20 @@ def _registered(kind: str, name: str) -> Schema:
         "properties": {"type": {"const": name}, **arguments.get("properties", {})},
         "required": ["type", *arguments.get("required", [])],
         "additionalProperties": arguments["additionalProperties"],
+    }
+
+
+def _scheduler(name: str) -> Schema:
+    """Describe a scheduler of torch, whose name may be written in other ways too."""
+    target = find_foreign("schedule", name)
+    assert target is not None
+    arguments = with_unit(target).arguments
+    return {
+        "type": "object",
+        "description": f"{name} of torch",
+        "properties": {"type": {"const": name}, **dict.fromkeys(arguments, True), "by": {"enum": ["epoch", "step"]}},
+        "required": ["type", *(key for key, default in arguments.items() if not default)],
+        "additionalProperties": False,
     }
 
 

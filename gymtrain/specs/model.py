@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 
 from gymtrain.errors import Fault, did_you_mean, some
-from gymtrain.registry import find_foreign
+from gymtrain.registry import ForeignClass, find_foreign
 from gymtrain.specs.components import Component, check_component
 from gymtrain.specs.dataset import Seed
-from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name
+from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name, join
 from gymtrain.specs.wording import shortened
 
 ModelComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "model"))]
+Precision = Literal["32", "bf16", "16", "bf16-true"]
 OptimizerComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "optimizer"))]
 
 # Short names that everybody uses, and what torchmetrics calls them.
@@ -116,6 +118,11 @@ def _check_class_weight(value: Any) -> Any:
     raise fault(f"got {shortened(value)}; expected 'balanced', or a dict of weights by class")
 
 
+def _as_text(value: Any) -> Any:
+    """In YAML `precision: 32` is a number."""
+    return str(value) if type(value) is int else value
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -128,25 +135,59 @@ def _check_schedule(value: Any) -> Any:
     """One schedule is for the learning rate; several are named by what they change."""
     if value is None:
         return None
-    if isinstance(value, str) or (isinstance(value, dict) and "type" in value):
+    if isinstance(value, str) or callable(value) or (isinstance(value, dict) and "type" in value):
         value = {"lr": value}
     if not isinstance(value, dict):
         raise fault(
             f"got {shortened(value)}; expected a schedule such as {{'type': 'cosine'}}, or a dict of them by name"
         )
-    names = list(value)
-    return dict(zip(names, gathered_by_name(value, partial(check_component, "schedule")), strict=True))
+    checked = gathered_by_name(value, partial(check_component, "schedule"))
+    schedules: dict[Any, Component] = dict(zip(value, checked, strict=True))
+    faults = [
+        Fault(
+            join(name, path, "type"), f"{member.type} of torch changes the learning rate alone; use a schedule of ours"
+        )
+        for name, schedule in schedules.items()
+        for path, member in schedule.members()
+        if name != "lr" and isinstance(member.target, ForeignClass)
+    ]
+    if faults:
+        raise FaultsFound(faults)
+    return schedules
 
 
 class Checkpoint(Section):
-    """How often training is written down so that it can be resumed."""
+    """How often training is written down so that it can be resumed; on a signal and on a failure it is in any case."""
 
     place: ClassVar[str] = "model.training.checkpoint"
 
-    every_epochs: Annotated[int, pydantic.Field(ge=1)] = 1
-    """Epochs from one checkpoint to the next."""
+    every_epochs: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Epochs from one checkpoint to the next; 1 when nothing else says how often, and for `keep_best`."""
+    every_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Optimizer steps from one checkpoint to the next, also within an epoch."""
+    every_minutes: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """Minutes from one checkpoint to the next."""
     keep_last: Annotated[int, pydantic.Field(ge=1)] = 2
     """How many are kept; the oldest are deleted once a newer one is whole."""
+    keep_best: Annotated[int, pydantic.Field(ge=0)] = 0
+    """How many are kept beside these, of ends of epochs with the best values of the monitored metric."""
+
+    @pydantic.model_validator(mode="after")
+    def _resolve(self) -> Checkpoint:
+        if self.every_epochs is None and (self.keep_best or self.every_steps is self.every_minutes is None):
+            object.__setattr__(self, "every_epochs", 1)
+        return self
+
+
+class Ema(Section):
+    """The exponential moving average of the weights, which is then what is validated, kept and saved."""
+
+    place: ClassVar[str] = "model.training.ema"
+
+    decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.999
+    """How much of the average stays at each step."""
+    warmup: bool = True
+    """Let the decay begin small, because the first weights are random."""
 
 
 class EarlyStopping(Section):
@@ -177,6 +218,8 @@ class Training(Section):
     """Passes over the train part; 10 when `max_steps` is not given either."""
     max_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Optimizer steps, whichever of the two ends first."""
+    steps_per_epoch: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Optimizer steps in an epoch; null for one pass over the train part."""
     batch_size: Annotated[int, pydantic.Field(ge=1)] = 32
     """Rows in a batch."""
     accumulate: Annotated[int, pydantic.Field(ge=1)] = 1
@@ -184,9 +227,19 @@ class Training(Section):
     optimizer: OptimizerComponent = "Adam"  # type: ignore[assignment]
     """Any optimizer of `torch.optim` by name, with its own arguments."""
     schedule: Annotated[Any, pydantic.PlainValidator(_check_schedule)] = None
-    """How the learning rate changes, `{"type": "cosine"}`, or several values of the optimizer by name."""
+    """How the learning rate changes, `{"type": "cosine"}`, or several values by name: of the optimizer, or keywords of
+    the model's own training step."""
     clip_grad_norm: Annotated[float, pydantic.Field(gt=0)] | None = None
     """Scale gradients down whose norm, over all parameters together, is above this."""
+    clip_grad_value: Annotated[float, pydantic.Field(gt=0)] | None = None
+    """Cut off elements of gradients that are larger than this, in either direction."""
+    precision: Annotated[Precision, pydantic.BeforeValidator(_as_text)] = "32"
+    """Bits: `"bf16"` and `"16"` (with a scaler) for matrix products and convolutions in training, `"bf16-true"` for all
+    weights."""
+    compile: bool = False
+    """Compile the training step with `torch.compile`, which takes a while first."""
+    ema: Annotated[Ema, Keyed] | None = None
+    """Keep an exponential moving average of the weights; null for none."""
     early_stopping: Annotated[EarlyStopping, Keyed] | None = None
     """When to stop before the last epoch; null for never."""
     checkpoint: Annotated[Checkpoint, Keyed] | None = None
@@ -197,6 +250,13 @@ class Training(Section):
     """Metrics of torchmetrics by name; `"auto"` is the task's usual ones."""
     validation_split: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
     """The fraction of the train part that is held out to choose the best epoch, where `samples.val` is not given."""
+    validate_every_epochs: Annotated[int, pydantic.Field(ge=1)] = 1
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    validate_every_steps: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """Optimizer steps from one validation to the next within an epoch; null for none."""
+    sampling: Literal["shuffle", "balanced", "weighted"] = "shuffle"
+    """Which rows a pass goes through: `"shuffle"` each once; `"balanced"` and `"weighted"` as many, drawn with
+    replacement, so that the classes are equally frequent, or by `sample_weight`, which then does not weigh the loss."""
     class_weight: Annotated[Any, pydantic.PlainValidator(_check_class_weight)] = None
     """The weight of each class in the loss: a dict by label, or `"balanced"`."""
     monitor: str | None = "auto"
@@ -204,6 +264,9 @@ class Training(Section):
     rows; null keeps the last."""
     device: str = "auto"
     """`"auto"` (cuda, then mps, then cpu) or a device of torch such as `"cuda:1"`."""
+    deterministic: bool = False
+    """Use deterministic algorithms alone, which are slower on a GPU; on a CPU results are the same from run to run in
+    any case."""
     seed: Seed = 0
     """Decides the first weights and the dropout."""
 
@@ -211,11 +274,6 @@ class Training(Section):
     def _resolve(self) -> Training:
         if self.epochs is None and self.max_steps is None:
             object.__setattr__(self, "epochs", 10)
-        numbers = [name for name, value in self.optimizer.arguments.items() if _is_number(value)]
-        unknown = [name for name in self.schedule or () if name not in numbers]
-        if unknown:
-            hint = did_you_mean(unknown[0], numbers) or f"; it has {some(sorted(numbers), limit=20)}"
-            raise fault(f"{self.optimizer.type} has no value {unknown[0]!r} that can change{hint}", "schedule")
         return self
 
     @pydantic.field_validator("device")
@@ -252,3 +310,30 @@ class Model(Section):
     """What learns: `{"type": "mlp"}`, `{"type": "sklearn", "estimator": …}`, or a class of yours."""
     training: Annotated[Training, Keyed] = Training()
     """How it is fitted."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_scheduled(self) -> Model:
+        """Only what the optimizer has, or the model's own training step takes, can change."""
+        optimizer = self.training.optimizer
+        numbers = [name for name, value in optimizer.arguments.items() if _is_number(value)]
+        keywords = _training_step_keywords(self.model)
+        if keywords is None:
+            return self
+        unknown = [name for name in self.training.schedule or () if name not in {*numbers, *keywords}]
+        if unknown:
+            takes = f"; the training step of {self.model.type} takes {some(keywords, limit=20)}" if keywords else ""
+            has = f"; it has {some(sorted(numbers), limit=20)}{takes}"
+            hint = did_you_mean(unknown[0], [*numbers, *keywords]) or has
+            raise fault(f"{optimizer.type} has no value {unknown[0]!r} that can change{hint}", "training.schedule")
+        return self
+
+
+def _training_step_keywords(model: Component) -> list[str] | None:
+    """Return what a model's own training step takes beside the batch; None where it takes any keyword."""
+    step = getattr(model.target, "training_step", None) if isinstance(model.target, type) else None
+    if step is None:
+        return []
+    parameters = list(inspect.signature(step).parameters.values())[2:]  # after `self` and `batch`
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]

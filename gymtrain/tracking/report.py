@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +107,14 @@ class Report:
             ]
             self._recorder.log_metric_points(batch)
 
+    def values(self, points: Sequence[tuple[str, float, int]]) -> None:
+        """Report values of single steps: (name, value, step)."""
+        if self._options.log_model_metrics:
+            now = time.time()
+            self._recorder.log_metric_points(
+                [Metric(f"batch/{name}", value, step, now) for name, value, step in points]
+            )
+
     def summary(self, metrics: Mapping[str, float], *, epoch: int) -> None:
         """Report values that belong to the run as a whole, at the epoch whose weights are kept."""
         self._metrics(metrics, step=epoch)
@@ -141,6 +150,10 @@ class Report:
     def asset(self, path: Path, name: str) -> None:
         """Report a file."""
         self._recorder.log_asset(path, name)
+
+    def figure(self, figure: Any, name: str, step: int = 0) -> None:
+        """Report a figure of matplotlib; it is written as a PNG under `figures/` in the run's directory."""
+        self._recorder.log_figure(figure, name, step)
 
     def info(self) -> dict[str, Any]:
         """Return where the run is: directories, ids, and the command that opens the UI on it."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gymtrain.bundle import State, open_bundle
-from gymtrain.errors import BundleError, TrainingError, some
+import torch
+
+from gymtrain.bundle import Bundle, Contents, open_bundle, write
+from gymtrain.errors import BundleError, GymtrainError, TrainingError, some
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.trainer.predictor import Predictor
-from gymtrain.trainer.saving import save, tensor_of, torch_tensor
+from gymtrain.trainer.saving import contents_of, torch_tensor
 from gymtrain.training.state_tree import flatten, unflatten
 
 # What may differ between a training and the one that goes on with it.
@@ -21,43 +23,123 @@ MAY_CHANGE = ("epochs", "max_steps", "early_stopping", "checkpoint")
 
 
 class Resumed(NamedTuple):
-    """A checkpoint to go on from: where it lies, and what `Fitting.state_dict` returned."""
+    """A checkpoint to go on from.
+
+    Args:
+        path: Where it lies.
+        state: What `TorchFitting.state_dict` returned.
+        weights: The state dict of the module.
+        changes: What differs from its spec, among what may.
+    """
 
     path: Path
     state: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    changes: dict[str, str]
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, written by a thread of their own, one after the other.
 
     Args:
         directory: Where they lie.
-        keep_last: How many are kept.
+        keep_last: How many of the newest are kept.
+        keep_best: How many of the best are kept beside these.
     """
 
-    def __init__(self, directory: Path, keep_last: int) -> None:
-        self._directory, self._keep_last = directory, keep_last
+    def __init__(self, directory: Path, keep_last: int, keep_best: int = 0) -> None:
+        self._directory, self._keep_last, self._keep_best = directory, keep_last, keep_best
+        self._written: list[tuple[Path, float]] = []
+        self._copied = Copies()
+        self._writing: threading.Thread | None = None
+        self._failure: Exception | None = None
 
-    def write(self, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, state: dict[str, Any]) -> Path:
-        """Write a checkpoint, and delete those that are too many once it is whole.
+    def write(
+        self,
+        spec: dict[str, Any],
+        predictor: Predictor,
+        state: dict[str, Any],
+        weights: Mapping[str, torch.Tensor],
+        monitored: tuple[str, float, str] | None,
+    ) -> None:
+        """Copy everything and begin to write it; those that are too many are deleted once it is whole and verified.
+
+        One that is still being written is waited for: two copies of a model in memory are enough.
 
         Args:
-            experiment: The spec.
-            spec: The same, written out.
-            predictor: With the weights of the last epoch.
+            spec: The spec, written out.
+            predictor: With the weights of the last step.
             state: What it takes to go on; `epoch` and `step` are in the name of the file.
+            weights: The state dict of the module.
+            monitored: The name, the value and the direction (`"min"` or `"max"`) of the metric that training monitors.
 
         Raises:
-            OSError: It cannot be written; the earlier ones are left as they are.
+            TrainingError: The state holds something that no checkpoint can hold.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"epoch-{state['epoch']:06d}-step-{state['step']:09d}.zip"
-        tree, tensors = flatten(state)
-        training = State(tree, {name: tensor_of(tensor) for name, tensor in tensors.items()})
-        save(path, experiment, spec, predictor, {"metrics": dict(state["history"]), "best": None}, training)
-        for old in sorted(self._directory.glob("epoch-*.zip"))[: -self._keep_last]:
-            old.unlink()
-        return path
+        self.wait()
+        try:
+            bundled = predictor.learner.save()
+            others = {name: tensor for name, tensor in weights.items() if name not in bundled}
+            training = flatten({**state, "module": others})
+        except TypeError as error:
+            raise TrainingError(f"model.training.checkpoint: {error}") from error
+        contents = contents_of(
+            spec, predictor, {"metrics": dict(state["history"]), "best": None}, training, self._copied
+        )
+        name = f"epoch-{state['epoch']:06d}-step-{state['step']:09d}"
+        rank = float("inf")
+        if monitored is not None:
+            metric, value, mode = monitored
+            name += f"-{metric.replace('/', '_')}={value:.6g}"
+            rank = value if mode == "min" else -value
+        path = self._directory / f"{name}.zip"
+        # Nothing waits for it when a second signal ends the program: what is half written is not there.
+        self._writing = threading.Thread(
+            target=self._write, args=(path, rank, contents), name="gymtrain-checkpoint", daemon=True
+        )
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Wait until the last one is written; a failure is warned of, and loses nothing but the checkpoint."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            warnings.warn(f"no checkpoint was written: {failure}; the ones before it are kept", stacklevel=2)
+
+    def _write(self, path: Path, rank: float, contents: Contents) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            write(path, contents)
+            open_bundle(path).close()  # verifies all of it: what a resume would refuse may not replace older ones
+            self._written = [each for each in self._written if each[0] != path] + [(path, rank)]
+            for old in self._too_many():
+                old.unlink(missing_ok=True)
+        except (OSError, GymtrainError) as error:  # a full disk ends the checkpoints, not what is being learned
+            self._failure = error
+
+    def _too_many(self) -> list[Path]:
+        last = self._written[-self._keep_last :]
+        ranked = sorted((each for each in self._written if each[1] < float("inf")), key=lambda each: each[1])
+        kept = [*last, *ranked[: self._keep_best]]
+        dropped = [path for path, _ in self._written if path not in {path for path, _ in kept}]
+        self._written = [each for each in self._written if each in kept]
+        return dropped
+
+
+class Copies:
+    """Copies of tensors, in memory that is used again: taking fresh memory costs more than the copying."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy on the CPU; the one before it of that name is no longer what it was."""
+        copy = self._copies.get(name)
+        if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
+            copy = self._copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+        return copy.copy_(tensor.detach())
 
 
 def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]) -> Resumed | None:
@@ -83,43 +165,64 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
     if not path.exists():
         raise TrainingError(f"resume: there is no {str(path)!r}")
     candidates = [*path.glob("epoch-*.zip"), *path.glob("checkpoints/epoch-*.zip")] if path.is_dir() else [path]
-    found = next(_readable(iter(candidates), spec, only_fitting=False), None)
+    with warnings.catch_warnings(record=True) as skipped:
+        warnings.simplefilter("always")
+        found = next(_readable(candidates, spec, only_fitting=False), None)
     if found is None:
-        raise TrainingError(f"resume: there is no checkpoint in {str(path)!r} that can be read")
+        reasons = "".join(f"\n  {each.message}" for each in skipped)
+        raise TrainingError(f"resume: there is no checkpoint in {str(path)!r} that can be read{reasons}")
+    for each in skipped:
+        warnings.warn(str(each.message), stacklevel=2)
     return found
 
 
-def _readable(paths: Iterator[Path], spec: dict[str, Any], *, only_fitting: bool) -> Iterator[Resumed]:
+def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool) -> Iterator[Resumed]:
     """Yield the checkpoints that can be read, newest first; the others are warned of and left out."""
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True):
         try:
             with open_bundle(path) as bundle:
-                training = bundle.training()
-                if training is None:
-                    raise BundleError(
-                        f"{path} is no checkpoint: it does not say where a training stood", reason="inconsistent"
-                    )
                 differing = _differing(bundle.spec, spec)
-                if differing and only_fitting:
+                refused = [key for key in differing if not key.startswith(_MAY_CHANGE_KEYS)]
+                if refused and only_fitting:
                     continue
-                if differing:
+                if refused:
                     raise TrainingError(
-                        f"resume: {path} is of another training: {some(differing)} differ; only "
+                        f"resume: {path} is of another training: {_shown(differing, refused)}; only "
                         f"{', '.join(MAY_CHANGE)} and the tracking may change"
                     )
-                # Copies, because training writes into them.
-                tensors = {name: torch_tensor(tensor).clone() for name, tensor in training.tensors.items()}
-                yield Resumed(path, unflatten(training.values, tensors))
+                yield _resumed(path, bundle, differing)
         except BundleError as error:
             warnings.warn(f"resume: {error}; the checkpoint before it is taken", stacklevel=2)
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the names of what two specs differ in, but for what may change."""
-    flat = []
-    for spec in (one, other):
-        spec = copy.deepcopy(spec)
-        for name in MAY_CHANGE:
-            spec["model"]["training"].pop(name, None)
-        flat.append({**model_params(spec), **training_params(spec)})
-    return sorted(key for key in flat[0].keys() | flat[1].keys() if flat[0].get(key) != flat[1].get(key))
+def _resumed(path: Path, bundle: Bundle, changes: dict[str, str]) -> Resumed:
+    training = bundle.training()
+    if training is None:
+        raise BundleError(f"{path} is no checkpoint: it does not say where a training stood", reason="inconsistent")
+    # Copies, because training writes into them.
+    tensors = {name: torch_tensor(tensor).clone() for name, tensor in training.tensors.items()}
+    weights = {name: torch_tensor(tensor).clone() for name, tensor in (bundle.weights() or {}).items()}
+    try:
+        state = unflatten(training.values, tensors)
+        return Resumed(path, state, {**weights, **state.pop("module")}, changes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"{path}: training/: the members do not fit together: {type(error).__name__}: {error}"
+        raise BundleError(message, reason="inconsistent") from error
+
+
+_MAY_CHANGE_KEYS = tuple(f"training/{name}" for name in MAY_CHANGE)
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, str]:
+    """Return what two specs differ in, flattened: the key, and both values."""
+    flat = [{**model_params(spec), **training_params(spec)} for spec in (one, other)]
+    return {
+        key: f"{flat[0].get(key)!r} -> {flat[1].get(key)!r}"
+        for key in sorted(flat[0].keys() | flat[1].keys())
+        if flat[0].get(key) != flat[1].get(key)
+    }
+
+
+def _shown(differing: dict[str, str], keys: list[str]) -> str:
+    shown = [f"{key} ({differing[key]})" for key in keys[:5]]
+    return ", ".join(shown) + (f" and {some(keys[5:])}" if len(keys) > 5 else "")

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.data.frames import Frame
+from gymtrain.data.frames import Frame, column_of
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, as_features, rows_that_are_not_finite
+from gymtrain.data.schema import Features, as_array, as_features, rows_that_are_not_finite
 from gymtrain.data.sources import Data
 from gymtrain.data.splits import PARTS, Rows, split
 from gymtrain.data.tabular import Tabular
@@ -37,6 +37,8 @@ class Prepared:
         raw: All rows, as they came.
         rows: Which rows each part has.
         targets: What the loss compares with, by part.
+        weights: How much each row counts, float32 of shape (rows,) by part; empty where the dataset does not say.
+        in_order: Whether every pass goes through the train part as it stands here, instead of as the spec says.
     """
 
     features: Features
@@ -46,6 +48,8 @@ class Prepared:
     targets: dict[str, Array]
     pipeline: Pipeline = field(default_factory=lambda: Pipeline([]))
     inputs: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+    in_order: bool = False
     _digests: dict[str, str] = field(default_factory=dict, init=False)
 
     def part(self, name: str) -> Frame | Array:
@@ -53,12 +57,22 @@ class Prepared:
         rows = self.rows[name]
         return self.raw.take(rows) if isinstance(self.raw, Frame) else self.raw[rows]
 
+    def fill(self, name: str, source: str, positions: Rows) -> None:
+        """Make a part of some rows of a part, itself or another, by their positions in it; of none, it is left out."""
+        tables: list[dict[str, Any]] = [self.rows, self.targets, self.inputs, self.weights]
+        for table in tables:
+            if source in table:
+                table[name] = table[source][positions]
+        if len(positions) == 0:
+            self.inputs.pop(name, None)
+        self._digests.pop(name, None)
+
     def codes(self, name: str) -> Array:
         """Return the targets of one part as preprocessors and models of other libraries take them."""
         return self.task.codes(self.targets[name])
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 over all bytes of one part, rows and targets; worked out once."""
+        """Return the SHA-256 over all bytes of one part: rows, targets and weights; worked out once."""
         if name not in self._digests:
             self._digests[name] = self._digest(name)
         return self._digests[name]
@@ -67,7 +81,9 @@ class Prepared:
         digest = hashlib.sha256()
         part = self.part(name)
         columns = part.columns if isinstance(part, Frame) else {"X": part}
-        for key, column in {**columns, "y": self.targets[name]}.items():
+        weights = [("sample_weight", self.weights[name])] if name in self.weights else []
+        # Not as a dict: a feature may be named like one of the others.
+        for key, column in [*columns.items(), ("y", self.targets[name]), *weights]:
             digest.update(f"{key}:{column.dtype}:{column.shape};".encode())
             digest.update(
                 repr(column.tolist()).encode() if column.dtype == object else np.ascontiguousarray(column).data
@@ -92,7 +108,10 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
         DataError: The dataset gave something that cannot be trained on.
     """
     data = _read(source, spec.dataset.type)
-    X, y = _named("X", as_features, data.X), _named(_name_of_target(data), as_targets, data.y)
+    weight_column = _weight_column(data, spec)
+    targets_of = [name for name in data.left_out if name != weight_column]
+    X = _named("X", as_features, data.X)
+    y = _named(f"target {some(targets_of)}" if targets_of else "y", as_targets, data.y)
     if len(X) != len(y):
         raise DataError(f"dataset.dataset: X has {len(X)} rows and y has {len(y)}; every row needs one target")
     X, groups = _groups(X, data, spec.samples.group_by)
@@ -111,7 +130,8 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
     task = task_of(y, data.task, rows["train"], data.target_names, one_hot=spec.one_hot, loss=training.loss)
     targets = {part: _encoded(task, part, y[rows[part]]) for part in PARTS}
     left_out = [*data.left_out, *([spec.samples.group_by] if spec.samples.group_by is not None else [])]
-    return Prepared(Features.of(X, left_out), task, X, rows, targets)
+    weights = {} if data.sample_weight is None else _weights(data.sample_weight, rows, len(X), weight_column)
+    return Prepared(Features.of(X, left_out), task, X, rows, targets, weights=weights)
 
 
 def build_pipeline(spec: Dataset, features: Features) -> Pipeline:
@@ -192,10 +212,6 @@ def _named(what: str, read: Callable[[Any], T], value: Any) -> T:
         raise DataError(f"dataset.dataset, {what}: {error}") from error
 
 
-def _name_of_target(data: Data) -> str:
-    return f"target {some(data.left_out)}" if data.left_out else "y"
-
-
 def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame | Array, Array | None]:
     if group_by is None:
         return X, None
@@ -228,6 +244,55 @@ def _group_names(groups: Array, place: str) -> Array:
             f"{place}: {len(missing)} rows have no group, the first is row {missing[0]}; name it, or drop them"
         )
     return np.array([repr(item) for item in groups.tolist()])
+
+
+def _weight_column(data: Data, spec: Dataset) -> str | None:
+    """Return the name of the column that the weights of the rows are from, where they are from one."""
+    name = spec.dataset.arguments.get("sample_weight")
+    return name if isinstance(name, str) and name in data.left_out else None
+
+
+def _weights(given: Any, rows: dict[str, Rows], size: int, column: str | None) -> dict[str, Array]:
+    """Read weights of rows: float32 of shape (rows,) by part.
+
+    Raises:
+        DataError: They are no numbers of at least 0, there is not one for each row, or the train part has none above 0.
+    """
+    place = "dataset.dataset.sample_weight" + ("" if column is None else f", column {column!r}")
+    values = _one_for_each_row(given, size, place)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        weights = values.astype(np.float32)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise DataError(
+            f"{place}: {len(bad)} rows have a weight that cannot be used, the first is row {bad[0]} with "
+            f"{values[bad[0]]:g}; expected numbers from 0 to 3.4e38; replace them, or drop the rows"
+        )
+    if not weights[rows["train"]].any():
+        raise DataError(
+            f"{place}: got 0 for all {len(rows['train'])} rows of the train part; expected a number above 0 for at "
+            f"least one, or there is nothing to learn from"
+        )
+    return {part: weights[rows[part]] for part in PARTS}
+
+
+def _one_for_each_row(given: Any, size: int, place: str) -> Array:
+    try:
+        values = as_array(given, DataError)
+        if values.shape != (size,):
+            raise DataError(f"got the shape {values.shape}; expected ({size},), one for each row")
+        return values if values.dtype.kind in "biuf" else _numbers(given)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def _numbers(given: Any) -> Array:
+    # As objects, because numpy makes text of numbers that stand beside text.
+    items = np.array(given, dtype=object)
+    text = next((item for item in items if isinstance(item, str)), None)
+    if text is not None:
+        raise DataError(f"got the text {text!r}; expected a number for each row")
+    return column_of("sample_weight", items)
 
 
 def _encoded(task: Task, part: str, y: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from gymtrain.specs import Component, Experiment
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+from gymtrain.training.precision import parameter_dtype
 
 Array = npt.NDArray[Any]
+Copied = Callable[[str, torch.Tensor], torch.Tensor]
 
 # What safetensors calls the types of torch.
 DTYPES = {
@@ -49,12 +51,7 @@ LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
 
 def save(
-    path: str | Path,
-    experiment: Experiment,
-    spec: dict[str, Any],
-    predictor: Predictor,
-    result: Mapping[str, Any],
-    training: State | None = None,
+    path: str | Path, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, result: Mapping[str, Any]
 ) -> None:
     """Write a bundle.
 
@@ -64,16 +61,41 @@ def save(
         spec: The same, written out.
         predictor: What was learned.
         result: What `train()` returned.
-        training: Where the training stands, which makes the bundle a checkpoint.
 
     Raises:
         SaveError: A component could not be found again by the process that loads the bundle.
         OSError: The file cannot be written.
     """
     check_findable(experiment)
+    write(path, contents_of(spec, predictor, result))
+
+
+def contents_of(
+    spec: dict[str, Any],
+    predictor: Predictor,
+    result: Mapping[str, Any],
+    training: tuple[Any, dict[str, torch.Tensor]] | None = None,
+    copied: Copied = lambda name, tensor: tensor,
+) -> Contents:
+    """Return what goes into a bundle.
+
+    Args:
+        spec: The spec, written out.
+        predictor: What was learned.
+        result: What `train()` returned.
+        training: Where the training stands, as JSON and tensors, which makes the bundle a checkpoint.
+        copied: Copies a tensor, by a name of its own, where what is written has to stay as it is now.
+
+    Raises:
+        SaveError: Something cannot be written.
+    """
     task = predictor.task.to_dict()
     schema = {"features": predictor.features.to_dict(), "input_shape": list(predictor.input_shape), "labels": task}
-    contents = Contents(
+    state = None
+    if training is not None:
+        tree, tensors = training
+        state = State(tree, {name: tensor_of(copied(f"training/{name}", tensor)) for name, tensor in tensors.items()})
+    return Contents(
         spec=spec,
         schema=schema,
         results=json_safe(dict(result)),
@@ -85,10 +107,9 @@ def save(
         preprocessors=[
             _state(name, step.save() if hasattr(step, "save") else {}) for name, step in predictor.pipeline.steps
         ],
-        training=training,
-        **_model_members(predictor),
+        training=state,
+        **_model_members(predictor, copied),
     )
-    write(path, contents)
 
 
 def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor, dict[str, Any]]:
@@ -151,6 +172,7 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
         _model_state(bundle, trust),
         seed=training.seed,
         device=training.device,
+        dtype=parameter_dtype(training.precision),
     )
     examples = _selfcheck_rows(bundle, features)
     return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
@@ -216,10 +238,12 @@ def _restored(state: State, trust: Sequence[str]) -> dict[str, Any]:
     return {**state.values["state"], **arrays, **skops}
 
 
-def _model_members(predictor: Predictor) -> dict[str, Any]:
+def _model_members(predictor: Predictor, copied: Copied) -> dict[str, Any]:
     learner = predictor.learner
     if isinstance(learner, TorchLearner):
-        return {"weights": {name: tensor_of(tensor) for name, tensor in learner.save().items()}}
+        return {
+            "weights": {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in learner.save().items()}
+        }
     state = _state("model", learner.save())
     return {"weights": state.tensors or None, "model_skops": state.skops, "model_state": state.values["state"]}
 

@@ -27,4 +27,4 @@ def evaluate(predictor: Predictor, training: Training, X: Any, y: Any) -> dict[s
         targets = predictor.task.encode(labels)
     except DataError as error:
         raise InputError(f"evaluate: {error}") from error
-    return evaluation_of(predictor.learner, training, predictor.inputs(rows), targets)(predictor.learner)
+    return evaluation_of(predictor.learner, training, "given", predictor.inputs(rows), targets)(predictor.learner)

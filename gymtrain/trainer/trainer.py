@@ -81,13 +81,25 @@ class Trainer:
         """The SHA-256 of the resolved spec, in hexadecimal: it names the configuration."""
         return spec_sha256(self.to_dict())
 
-    def train(self, callbacks: Sequence[Callback] = (), resume: str | Path | bool = False) -> dict[str, Any]:
+    def train(
+        self,
+        callbacks: Sequence[Callback] = (),
+        resume: str | Path | bool = False,
+        *,
+        fast_dev_run: bool = False,
+        overfit_batches: int = 0,
+    ) -> dict[str, Any]:
         """Run the experiment.
 
         Args:
             callbacks: Told of what happens, in this order.
             resume: `"auto"` to go on from the newest checkpoint under `tracking.root` that fits the spec, or to begin
                 where there is none; the path of a checkpoint or of the directory of a run; False to begin.
+            fast_dev_run: Try everything in seconds: one step, validation and test on one batch, no trackers and no
+                checkpoints. Nothing is learned: the trainer keeps the model that it has, if it has one.
+            overfit_batches: Train on this many batches alone, the same in every epoch, and validate on them: a model
+                that can learn brings `train/loss` near 0. There are no augmentation, no test part and no checkpoints,
+                and the trainer keeps the model that it has. 0 for a real training.
 
         Returns:
             A dict that JSON can hold: `elapsed` (seconds by stage, and `total`), `metrics` (`train/loss`, `val/…` as
@@ -96,6 +108,7 @@ class Trainer:
             directory, and kept in `trainer.result`, when training fails too.
 
         Raises:
+            SpecError: `fast_dev_run` or `overfit_batches` is no such value, or does not go with the rest.
             DataError: The rows cannot be trained on.
             TrainingError: The model cannot be made or fitted; `NonFiniteLossError` when the loss becomes NaN.
             CallbackError: A callback raised.
@@ -111,18 +124,60 @@ class Trainer:
             >>> result["status"], len(result["metrics"]["train/loss"])
             ('FINISHED', 2)
         """
-        from gymtrain.trainer.training_run import TrainingRun
+        from gymtrain.trainer.sanity import training_run
         from gymtrain.training.callbacks import Callback
 
-        run = TrainingRun(self._experiment, [callbacks] if isinstance(callbacks, Callback) else callbacks or (), resume)
+        run = training_run(
+            self._experiment,
+            [callbacks] if isinstance(callbacks, Callback) else callbacks or (),
+            resume,
+            fast_dev_run=fast_dev_run,
+            overfit_batches=overfit_batches,
+        )
         try:
             run.execute()
         finally:
             self.result = run.result
-            if run.predictor is not None:
+            if run.predictor is not None and not (fast_dev_run or overfit_batches):
                 # A run that learned nothing leaves the model of the one before, and the result that belongs to it.
                 self._predictor, self._learned = run.predictor, run.result
         return self.result
+
+    def find_lr(self, minimum: float = 1e-7, maximum: float = 10.0, steps: int = 100) -> dict[str, Any]:
+        """Find a learning rate by the range test: a fresh model is trained while the rate grows from step to step.
+
+        The trainer stays as it is: nothing is learned, and the spec keeps its learning rate.
+
+        Args:
+            minimum: The first learning rate, above 0.
+            maximum: The last one; the test ends before where the loss is four times its best value, or no number.
+            steps: Optimizer steps, at least 10; the rate is multiplied by the same factor after each.
+
+        Returns:
+            A dict that JSON can hold: `lr`, the rate at which the smoothed loss falls fastest, None where it does not
+            fall; `curve` with `lr` and the smoothed `loss` as lists by step; and `run`, as `train` returns it. The
+            curve is also a figure in the run's directory and in the trackers.
+
+        Raises:
+            SpecError: The range is none, or the optimizer has no learning rate.
+            DataError: The rows cannot be trained on.
+            TrainingError: The model is of another library than torch, or cannot be fitted; `NonFiniteLossError` when
+                the loss is no number from the beginning.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "mlp"}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> found = trainer.find_lr(steps=50)
+            >>> 1e-7 < found["lr"] < 10.0
+            True
+        """
+        from gymtrain.trainer.learning_rate import find_lr
+
+        return find_lr(self._experiment, minimum, maximum, steps)
 
     def evaluate(self, X: Any, y: Any) -> dict[str, float]:
         """Return the loss (of torch models) and the metrics of the spec on raw rows and their labels.

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
+import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 from gymtrain.bundle import atomic_write
+from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.frames import Frame
 from gymtrain.errors import NonFiniteLossError
 from gymtrain.hardware import collect_in_background
+from gymtrain.models.contract import LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
-from gymtrain.trainer import checkpoints
-from gymtrain.trainer.fitting import Fitting
+from gymtrain.trainer.checkpoints import Checkpoints, find
+from gymtrain.trainer.fitting import Fitting, make_learner
+from gymtrain.trainer.interruption import Interruption
+from gymtrain.trainer.library_fitting import LibraryFitting
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
 from gymtrain.trainer.saving import check_findable, json_safe
 from gymtrain.trainer.stages import Stages
+from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
+from gymtrain.training.monitoring import ModelCheckpoint
 
 SELFCHECK_ROWS = 8
 
@@ -40,6 +43,7 @@ class TrainingRun:
         experiment: What to run.
         callbacks: Told of what happens.
         resume: `"auto"`, a checkpoint, the directory of a run, or False to begin.
+        narrow: Called with the rows before the model is made; may leave few of them.
 
     Attributes:
         result: What `train()` returns; there also when it raises.
@@ -47,23 +51,32 @@ class TrainingRun:
     """
 
     def __init__(
-        self, experiment: Experiment, callbacks: Sequence[Callback], resume: str | Path | bool = False
+        self,
+        experiment: Experiment,
+        callbacks: Sequence[Callback],
+        resume: str | Path | bool = False,
+        narrow: Callable[[Prepared], None] = lambda data: None,
     ) -> None:
-        self.experiment = experiment
+        self.experiment, self._narrow = experiment, narrow
         self.state = TrainingState()
+        self.interruption = Interruption()
+        checkpoint = experiment.model.training.checkpoint
         self.callbacks = Callbacks(callbacks, self.state)
+        if checkpoint is not None:
+            self.callbacks.append(ModelCheckpoint(**checkpoint.model_dump(exclude={"keep_last", "keep_best"})))
         self.stages = Stages(self.state, self.callbacks)
         # Written out once: live data is read whole to be named in it.
         self.spec = experiment.to_dict()
         self.spec_sha256 = spec_sha256(self.spec)
-        if experiment.model.training.checkpoint is not None:
+        if checkpoint is not None:
             check_findable(experiment)
-        self.resumed = checkpoints.find(resume, experiment, self.spec)
+        self.resumed = find(resume, experiment, self.spec)
         self.report = Report(experiment, self.spec, self.spec_sha256)
         self.hardware = collect_in_background()
         self.result: dict[str, Any] = {}
         self.predictor: Predictor | None = None
         self._fitting: Fitting | None = None
+        self._checkpoints: Checkpoints | None = None
         self._tested: dict[str, float] = {}
 
     def execute(self) -> None:
@@ -71,7 +84,7 @@ class TrainingRun:
         began = perf_counter()
         status = "FAILED"
         try:
-            with _terminated_as_exit(), self.report:
+            with self.interruption.handled(), self.report:
                 try:
                     self.report.spec()
                     self.callbacks.call("on_train_begin")
@@ -105,20 +118,22 @@ class TrainingRun:
             transform(data, dataset)
         with self.stages("augment_data"):
             augmentation = build_augmentation(data, dataset)
+        self._narrow(data)
         self._report_data(data)
         with self.stages("fit_model"):
-            resumed = None if self.resumed is None else self.resumed.state
-            fitting = self._fitting = Fitting(
-                self.experiment, data, self.report, self.callbacks, resumed, partial(self._write_checkpoint, data=data)
-            )
+            fitting = self._fitting = self._make_fitting(data, augmentation)
             if self.resumed is not None:
                 self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
+                for key, change in self.resumed.changes.items():
+                    self.report.tag(f"gymtrain.resume_changed/{key}", change)
             try:
-                fitting.run(augmentation)
+                fitting.run()
             except NonFiniteLossError:
                 self.state.stop("nan")
                 raise
             finally:
+                if self._checkpoints is not None:
+                    self._checkpoints.wait()
                 if fitting.has_learned:
                     self.predictor = _predictor(fitting, data, fitting.weights)
         with self.stages("evaluate_model"):
@@ -126,14 +141,37 @@ class TrainingRun:
             self.state.metrics |= self._tested
         self._report_summary(fitting, data, perf_counter() - began)
 
-    def _write_checkpoint(self, fitting: Fitting, data: Prepared) -> None:
-        spec = self.experiment.model.training.checkpoint
-        assert spec is not None
-        written = checkpoints.Checkpoints(self.report.run.directory / "checkpoints", spec.keep_last)
-        try:
-            written.write(self.experiment, self.spec, _predictor(fitting, data, "last"), fitting.state_dict())
-        except OSError as error:  # a full disk ends the checkpoints, not what is being learned
-            warnings.warn(f"no checkpoint was written after epoch {self.state.epoch}: {error}", stacklevel=2)
+    def _make_fitting(self, data: Prepared, augmentation: Augmentation | None) -> Fitting:
+        training = self.experiment.model.training
+        learner = make_learner(self.experiment, data)
+        if not isinstance(learner, TorchLearner):
+            assert isinstance(learner, LibraryLearner)
+            return LibraryFitting(self.experiment, data, learner, self.report, self.callbacks)
+        if training.checkpoint is not None:
+            directory = self.report.run.directory / "checkpoints"
+            self._checkpoints = Checkpoints(directory, training.checkpoint.keep_last, training.checkpoint.keep_best)
+        return TorchFitting(
+            self.experiment,
+            data,
+            learner,
+            self.report,
+            self.callbacks,
+            augmentation=augmentation,
+            interruption=self.interruption,
+            write_checkpoint=partial(self._write_checkpoint, data=data),
+            resumed=self.resumed,
+        )
+
+    def _write_checkpoint(self, fitting: TorchFitting, data: Prepared) -> None:
+        if self._checkpoints is None:
+            return
+        best, state = fitting.best, fitting.state_dict()
+        value = self.state.metrics.get(str(best.monitor), math.nan)
+        monitored = None
+        if state["is_epoch_end"] and math.isfinite(value):
+            monitored = str(best.monitor), value, best.mode
+        weights = fitting.learner.module.state_dict()
+        self._checkpoints.write(self.spec, _predictor(fitting, data, "last"), state, weights, monitored)
 
     def _report_data(self, data: Prepared) -> None:
         name = self.experiment.dataset.dataset.type
@@ -186,6 +224,7 @@ class TrainingRun:
                 "elapsed": dict(self.state.elapsed),
                 "metrics": {} if fitting is None else fitting.history | self._tested,
                 "best": None if fitting is None else fitting.best.to_dict(),
+                "execution": {} if fitting is None else fitting.execution,
                 "hardware_info": self.hardware(),
                 "run": self.report.info(),
                 "spec_sha256": self.spec_sha256,
@@ -211,20 +250,3 @@ def _predictor(fitting: Fitting, data: Prepared, weights: str) -> Predictor:
         weights,
         data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few],
     )
-
-
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """While this is entered in the main thread, SIGTERM raises SystemExit, so that the run is closed as killed."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

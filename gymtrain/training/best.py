@@ -20,17 +20,25 @@ class BestWeights:
         monitor: The name of the metric; None to keep none, so that the last epoch's stay.
         known: The names of the metrics that there will be.
         higher_is_better: Tells the direction of a metric by its name.
+        has_improved: Asked first, with the metrics of an epoch and those of the best: None leaves it to the metric.
 
     Raises:
         SpecError: The monitored metric is not among them.
     """
 
-    def __init__(self, monitor: str | None, known: Collection[str], higher_is_better: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        monitor: str | None,
+        known: Collection[str],
+        higher_is_better: Callable[[str], bool],
+        has_improved: Callable[[dict[str, float], dict[str, float]], bool | None] = lambda metrics, best: None,
+    ) -> None:
         if monitor is not None and monitor not in known:
             hint = did_you_mean(monitor, known) or f"; there are {', '.join(sorted(known))}"
             raise SpecError([Fault("model.training.monitor", f"there is no metric {monitor!r}{hint}")])
         self.monitor = monitor
         self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
+        self._has_improved = has_improved
         self.epoch: int | None = None
         self.value = 0.0
         self.metrics: dict[str, float] = {}
@@ -38,10 +46,13 @@ class BestWeights:
 
     def update(self, epoch: int, metrics: dict[str, float], module: nn.Module) -> None:
         """Look at the metrics of an epoch, and copy the weights if it is the best; one without a number never is."""
-        if self.monitor is None or not math.isfinite(metrics[self.monitor]):
+        if self.monitor is None or not math.isfinite(metrics.get(self.monitor, math.nan)):
             return
+        is_better = self._has_improved(metrics, self.metrics)
         value = metrics[self.monitor]
-        if self.epoch is None or (value > self.value if self.mode == "max" else value < self.value):
+        if is_better is None:
+            is_better = self.epoch is None or (value > self.value if self.mode == "max" else value < self.value)
+        if is_better:
             self.epoch, self.value = epoch, value
             self.metrics = dict(metrics)
             self._copy(module.state_dict())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymtrain.errors import CallbackError, Fault, SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STAGES = (
     "download_and_prepare_data",
@@ -28,24 +31,43 @@ class TrainingState:
         num_steps: How many optimizer steps are planned.
         epoch: The epoch that is running or was the last, from 1; 0 before the first.
         step: The optimizer steps that have been taken.
+        loss: The loss of the last of them, a tensor of shape () on the device: reading it waits for the device.
         metrics: The metrics of the last epoch, such as `{"train/loss": 0.3}`; the test metrics join them at the end.
         elapsed: Seconds by stage, for those that are over.
         stop_reason: Why training is to stop; None to go on.
         exception: What ended training, while `on_exception` is called.
+        values: What is scheduled, and the learning rate, as they are now.
+        was_validated: Whether the model was validated at the end of this epoch.
+        data_seconds: How long it has taken, in this training, to gather and to augment batches.
+        wants_checkpoint: Whether a checkpoint was asked for that is not written yet.
     """
 
     num_epochs: int | None = None
     num_steps: int = 0
     epoch: int = 0
     step: int = 0
+    loss: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     elapsed: dict[str, float] = field(default_factory=dict)
     stop_reason: str | None = None
     exception: BaseException | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    was_validated: bool = False
+    data_seconds: float = 0.0
+    wants_checkpoint: bool = False
+    logged: list[tuple[str, float, int]] = field(default_factory=list, repr=False)
 
     def stop(self, reason: str = "callback") -> None:
         """Ask for training to stop after the step or the epoch that is running."""
         self.stop_reason = reason
+
+    def checkpoint(self) -> None:
+        """Ask for a checkpoint once all callbacks were called; without `training.checkpoint` there are none."""
+        self.wants_checkpoint = True
+
+    def log(self, name: str, value: float) -> None:
+        """Log a value of this step, as `batch/<name>`; a metric of an epoch is put into `metrics` in `on_epoch_end`."""
+        self.logged.append((name, float(value), self.step))
 
 
 class Callback:
@@ -72,7 +94,10 @@ class Callback:
         """An epoch begins."""
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """An epoch is over; `state.metrics` holds its metrics."""
+        """An epoch is over; `state.metrics` holds its metrics, and what is put there is logged with them."""
+
+    def on_validation_end(self, state: TrainingState) -> None:
+        """The model was validated, in the middle of an epoch or at its end; `state.metrics` holds what came out."""
 
     def on_step_end(self, state: TrainingState) -> None:
         """An optimizer step was taken."""
@@ -123,11 +148,17 @@ class Callbacks:
         ]
         if faults:
             raise SpecError(faults)
-        self._callbacks = list(callbacks)
-        self._table = {
-            hook: [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
-            for hook in HOOKS
-        }
+        self._callbacks: list[Callback] = []
+        self._table: dict[str, list[Callback]] = {hook: [] for hook in HOOKS}
+        for callback in callbacks:
+            self.append(callback)
+
+    def append(self, callback: Callback) -> None:
+        """Take in one more, to be called after the others."""
+        self._callbacks.append(callback)
+        for hook, called in self._table.items():
+            if getattr(type(callback), hook) is not getattr(Callback, hook):
+                called.append(callback)
 
     def call(self, hook: str) -> None:
         """Call a hook of every callback that has it.

@@ -3,53 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
+from gymtrain.data.batch import Batch
 from gymtrain.models.contract import Learner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.torch_learner import TorchLearner
-from gymtrain.training.loop import Loss
+from gymtrain.models.torch_model import Loss
 
 
 class Evaluation:
     """What it takes to evaluate on one part of the rows, as often as wanted.
 
     Args:
+        part: Which part of the dataset they are: a module may have a step of its own for `"test"`.
         X: Rows, as the preprocessors made them.
         targets: What the task made of the labels.
         metrics: Which values are wanted beside the loss.
         loss_of: The loss; None for a model of another library than torch, which has its own.
         device: Where a torch module lies.
+        check: Called before each block of rows; may raise to end the evaluation.
     """
 
     def __init__(
-        self, X: torch.Tensor, targets: torch.Tensor, metrics: Metrics, loss_of: Loss | None, device: torch.device
+        self,
+        part: str,
+        X: torch.Tensor,
+        targets: torch.Tensor,
+        metrics: Metrics,
+        loss_of: Loss | None,
+        device: torch.device,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.X, self.targets = X.to(device), targets.to(device)
-        self.metrics, self.loss_of = metrics, loss_of
+        self.part, self.X, self.targets = part, X.to(device), targets.to(device)
+        self.metrics, self.loss_of, self._check = metrics, loss_of, check
 
     def __call__(self, learner: Learner) -> dict[str, float]:
         """Return the loss, if there is one, and the metrics: means over the rows, whatever the size of a block."""
-        total = torch.zeros((), device=self.X.device)
         if isinstance(learner, TorchLearner):
-            learner.module.eval()
-            with torch.inference_mode():
-                for inputs, targets in self._blocks():
-                    outputs = learner.module(inputs)
-                    if self.loss_of is not None:
-                        total += self.loss_of(outputs, targets) * len(targets)
-                    self.metrics.update(learner.task.activate(outputs).float(), targets)
-        else:
+            return self._of_module(learner)
+        for inputs, targets in self._blocks():
+            self.metrics.update(torch.tensor(learner.scores(inputs.numpy())), targets)
+        return self.metrics.compute()
+
+    def _of_module(self, learner: TorchLearner) -> dict[str, float]:
+        sums: dict[str, torch.Tensor] = {}
+        has_outputs = False
+        learner.module.eval()
+        with torch.inference_mode():
             for inputs, targets in self._blocks():
-                self.metrics.update(torch.tensor(learner.scores(inputs.numpy())), targets)
-        loss = {} if self.loss_of is None else {"loss": float(total) / max(len(self.X), 1)}
-        return {**loss, **self.metrics.compute()}
+                outputs, values = learner.outputs(self.part, Batch(inputs.to(learner.dtype), targets))
+                if outputs is not None:
+                    has_outputs = True
+                    self.metrics.update(learner.task.activate(outputs), targets)
+                    if self.loss_of is not None and "loss" not in values:
+                        values = {"loss": self.loss_of(outputs, targets), **values}
+                for name, value in values.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * len(targets)
+        means = {name: float(total) / len(self.X) for name, total in sums.items()}
+        return means | (self.metrics.compute() if has_outputs else {})
 
     def _blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Blocks as large as is reasonable: nothing is remembered for a backward pass."""
         features = math.prod(self.X.shape[1:])
         size = min(max(2**22 // max(features, 1), 256), 16384)
         for start in range(0, len(self.X), size):
+            self._check()
             yield self.X[start : start + size], self.targets[start : start + size]

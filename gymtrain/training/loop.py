@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
 from typing import NamedTuple
@@ -11,12 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from gymtrain.data.batch import Batch
 from gymtrain.data.randomness import mix
-from gymtrain.errors import NonFiniteLossError
+from gymtrain.models.seeding import reseed
 from gymtrain.training.batches import Batches
+from gymtrain.training.position import Position
+from gymtrain.training.update import Outcome, Update
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Batch = tuple[torch.Tensor, torch.Tensor]
+# Below it, the smallest normal float32, the weights of a window are none.
+_TINY = 2.0**-126
 
 
 class StepEnd(NamedTuple):
@@ -27,8 +30,16 @@ class StepEnd(NamedTuple):
     loss: torch.Tensor
 
 
+class ValidationEnd(NamedTuple):
+    """The model was validated within an epoch."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
 class EpochEnd(NamedTuple):
-    """A pass over the train part is over."""
+    """An epoch is over. Metrics of the val part are there only where it was validated."""
 
     epoch: int
     step: int
@@ -36,118 +47,113 @@ class EpochEnd(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How long training goes on, and what happens how often.
+
+    Args:
+        epochs: How many epochs; None for no limit.
+        max_steps: How many optimizer steps; None for no limit.
+        accumulate: Batches in a step.
+        steps_per_epoch: Steps in an epoch; None for one pass over the rows.
+        validate_every_epochs: Epochs from one validation to the next; the last epoch is always validated.
+        validate_every_steps: Steps from one validation within an epoch to the next; None for none.
+    """
+
+    epochs: int | None
+    max_steps: int | None = None
+    accumulate: int = 1
+    steps_per_epoch: int | None = None
+    validate_every_epochs: int = 1
+    validate_every_steps: int | None = None
+
+    def is_over(self, position: Position) -> bool:
+        """Tell whether all planned epochs or steps were taken."""
+        return position.epochs == self.epochs or position.step == self.max_steps
+
+    def batches_left(self, batches: Batches, position: Position) -> Iterator[Batch]:
+        """Return the batches that the running epoch still has to go through."""
+        each = len(batches) if self.steps_per_epoch is None else self.steps_per_epoch * self.accumulate
+        passed = min(position.steps_in_epoch * self.accumulate, each)
+        return islice(batches.stream(position.epochs * each + passed), each - passed)
+
+
 def fit(
     module: nn.Module,
+    training_step: Callable[[Batch], Outcome],
     batches: Batches,
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
+    update: Update,
     validate: Callable[[], dict[str, float]],
+    plan: Plan,
     *,
-    epochs: int | None,
-    max_steps: int | None,
     seed: int,
-    start: tuple[int, int] = (0, 0),
-    accumulate: int = 1,
-    clip_grad_norm: float | None = None,
+    position: Position | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[StepEnd | EpochEnd]:
+) -> Iterator[StepEnd | ValidationEnd | EpochEnd]:
     """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, keeps the best.
 
         for each epoch:
             for each window of batches:
                 zero_grad
-                for each batch of it:  forward, loss, backward
+                for each batch of it:  forward and loss, backward
                 step
             validate
             yield EpochEnd
 
-    Epochs and steps are counted from 1; `start` has those that are over when a training is resumed. Training ends
-    after `epochs` or `max_steps`, whichever comes first, or once `should_stop()`; an epoch that ends early is validated
-    and reported like the others.
+    Epochs and steps are counted from 1. `position` says where to begin, and is kept up to date: between two steps it
+    holds all that the loop would need to go on from there. Training ends as planned, or once `should_stop()`; an epoch
+    that ends early is validated and reported like the others.
 
     Raises:
         NonFiniteLossError: The loss of a step was NaN or infinite; found at the end of a block of steps.
     """
-    epoch, step = start
-    while epoch != epochs and step != max_steps and not should_stop():
-        epoch += 1
-        started = perf_counter()
-        torch.manual_seed(mix(seed, epoch))  # so that dropout depends on nothing that came before
+    position = Position() if position is None else position
+    while not plan.is_over(position) and not should_stop():
+        epoch, started = position.epochs + 1, perf_counter()
+        if position.steps_in_epoch == 0:
+            reseed(mix(seed, epoch))  # so that dropout depends on nothing that came before
         module.train()
-        losses = Losses()
-        for window in windows(batches.epoch(epoch), accumulate):
-            optimizer.zero_grad(set_to_none=True)
-            rows = sum(len(targets) for _, targets in window)
-            parts = []
-            for inputs, targets in window:
-                loss = loss_of(module(inputs), targets)
-                if len(window) > 1:
-                    loss = loss * (len(targets) / rows)  # so that every row counts the same
-                loss.backward()  # type: ignore[no-untyped-call]
-                parts.append(loss.detach())
-            if clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(module.parameters(), clip_grad_norm)
-            optimizer.step()
-            step += 1
-            mean = parts[0] if len(parts) == 1 else torch.stack(parts).sum()
-            losses.add(mean, rows, step)
-            yield StepEnd(epoch, step, mean)
-            if step == max_steps or should_stop():
+        for window in windows(plan.batches_left(batches, position), plan.accumulate):
+            position.is_whole = False
+            update.zero_grad()
+            shares = shares_of(window)
+            losses = []
+            for batch, share in zip(window, shares, strict=True):
+                outcome = training_step(batch)
+                losses.append(update.backward(outcome, share))
+                if not isinstance(outcome, torch.Tensor):
+                    position.losses.note(outcome, batch.size)
+            update.step()
+            loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            position.take(loss, sum(batch.size for batch in window))
+            yield StepEnd(epoch, position.step, loss)
+            if plan.validate_every_steps is not None and position.step % plan.validate_every_steps == 0:
+                yield ValidationEnd(epoch, position.step, validate())
+                module.train()
+            if position.step == plan.max_steps or should_stop():
                 break
-        metrics = {"train/loss": losses.mean(), **validate()}
-        yield EpochEnd(epoch, step, metrics, perf_counter() - started)
+        position.losses.fetch()  # a loss that is not finite is an error, and not worth a validation
+        is_due = epoch % plan.validate_every_epochs == 0 or epoch == plan.epochs or position.step == plan.max_steps
+        validated = validate() if is_due or should_stop() else {}
+        metrics = {f"train/{name}": value for name, value in position.losses.means().items()} | validated
+        position.end_epoch()
+        yield EpochEnd(epoch, position.step, metrics, perf_counter() - started)
 
 
-def windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Gather batches in lists of so many, the last one shorter: each is one step of the optimizer."""
+def windows(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
+    """Gather batches in windows of so many, the last one shorter: each is one step of the optimizer."""
+    if size == 1:
+        yield from zip(batches)
     while window := list(islice(batches, size)):
         yield window
 
 
-class Losses:
-    """The losses of an epoch, left on the device and fetched in blocks: fetching one would wait for each step."""
-
-    BLOCK = 1000
-
-    def __init__(self) -> None:
-        self._pending: list[torch.Tensor] = []
-        self._rows: list[int] = []
-        self._sum = 0.0
-        self._count = 0
-        self._step = 0
-
-    def add(self, loss: torch.Tensor, rows: int, step: int) -> None:
-        """Take in the mean loss of a batch of so many rows."""
-        self._pending.append(loss)
-        self._rows.append(rows)
-        self._step = step
-        if len(self._pending) == self.BLOCK:
-            self._fetch()
-
-    def mean(self) -> float:
-        """Return the mean over all rows."""
-        self._fetch()
-        return self._sum / self._count
-
-    def _fetch(self) -> None:
-        values = torch.stack(self._pending).tolist() if self._pending else []
-        first = self._step - len(values) + 1
-        for step, (value, rows) in enumerate(zip(values, self._rows, strict=True), first):
-            check_finite(value, step)
-            self._sum += value * rows
-            self._count += rows
-        self._pending.clear()
-        self._rows.clear()
-
-
-def check_finite(loss: float, step: int) -> None:
-    """Refuse a loss that nothing can be learned from.
-
-    Raises:
-        NonFiniteLossError: It is NaN or infinite.
-    """
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss became {loss} at step {step}; try a smaller learning rate (model.training.optimizer.lr), scaled "
-            f"features (a preprocessor such as standard_scaler), or targets of moderate size"
-        )
+def shares_of(window: Sequence[Batch]) -> Sequence[float | torch.Tensor | None]:
+    """Return how much of its window each batch is, so that every row counts as it should; None for all of it."""
+    if len(window) == 1:
+        return (None,)
+    if window[0].weights is None:
+        rows = sum(len(batch.targets) for batch in window)
+        return [len(batch.targets) / rows for batch in window]
+    sums = torch.stack([batch.weights.sum() for batch in window if batch.weights is not None])
+    return list((sums / sums.sum().clamp_min(_TINY)).unbind())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
 
-from gymtrain.errors import Fault, SpecError, TrainingError
+from gymtrain.errors import Fault, SpecError, TrainingError, some
+from gymtrain.models.torch_model import TorchModel
 from gymtrain.specs.components import Component
 
 # Those with a fused kernel on CPU and CUDA in every torch that we take: one pass over all parameters, not several
@@ -13,18 +18,42 @@ from gymtrain.specs.components import Component
 FUSED = {"Adam", "AdamW", "SGD"}
 
 
-def build_optimizer(component: Component, module: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Make the optimizer of the spec for the parameters of a module.
+def build_optimizers(component: Component, module: nn.Module, device: torch.device) -> dict[str, torch.optim.Optimizer]:
+    """Make the optimizers of a module, by name: its own choice where it makes one, else that of the spec as `"loss"`.
 
     Raises:
         SpecError: torch refuses an argument.
-        TrainingError: The module has nothing to learn.
+        TrainingError: The module has nothing to learn, or makes something that is no optimizer.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters:
+    if not any(parameter.requires_grad for parameter in module.parameters()):
         raise TrainingError(f"model.model: {type(module).__name__} has no parameter that can be learned")
+    make = partial(make_optimizer, component, device)
+    if not isinstance(module, TorchModel):
+        return {"loss": make([parameter for parameter in module.parameters() if parameter.requires_grad])}
+    made = module.configure_optimizer(make)
+    optimizers = dict(made) if isinstance(made, Mapping) else {"loss": made}
+    odd = [type(each).__name__ for each in optimizers.values() if not isinstance(each, torch.optim.Optimizer)]
+    if odd or not optimizers:
+        raise TrainingError(
+            f"model.model: configure_optimizer of {type(module).__name__} returned {some(odd) or 'an empty dict'}; "
+            f"expected an optimizer of torch, or a dict of them by name"
+        )
+    return optimizers
+
+
+def make_optimizer(
+    component: Component, device: torch.device, parameters: Sequence[Any], **changes: Any
+) -> torch.optim.Optimizer:
+    """Make the optimizer of the spec for parameters, or groups of them.
+
+    Raises:
+        SpecError: torch refuses an argument.
+    """
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()}
-    if component.type in FUSED and _may_fuse(arguments, parameters, device):
+    arguments |= changes
+    parameters = list(parameters)
+    flat = [item for each in parameters for item in (each["params"] if isinstance(each, dict) else [each])]
+    if component.type in FUSED and _may_fuse(arguments, flat, device):
         arguments["fused"] = True
     try:
         optimizer: torch.optim.Optimizer = Component(component.type, component.target, arguments).build(
@@ -37,7 +66,7 @@ def build_optimizer(component: Component, module: nn.Module, device: torch.devic
     return optimizer
 
 
-def _may_fuse(arguments: dict[str, object], parameters: list[nn.Parameter], device: torch.device) -> bool:
+def _may_fuse(arguments: dict[str, object], parameters: Sequence[torch.Tensor], device: torch.device) -> bool:
     asked = [arguments.get(name) for name in ("fused", "foreach", "differentiable", "capturable")]
     floating = all(parameter.is_floating_point() for parameter in parameters)
     return not any(asked) and arguments.get("fused") is None and floating and device.type in {"cpu", "cuda"}

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gymtrain.data.batch import Batch
 from gymtrain.errors import TrainingError
 from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.models.torch_model import Loss, TorchModel, loss_of_batch
 from gymtrain.training.batches import Batches
-from gymtrain.training.loop import Loss
 
 
-def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate: int = 1) -> None:
+def rehearse(
+    learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate: int = 1, values: Mapping[str, float] = {}
+) -> None:
     """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
 
     Args:
@@ -22,6 +26,7 @@ def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate:
         loss_of: The loss.
         batches: The train part.
         accumulate: Batches in a step.
+        values: Keywords of the model's own step.
 
     Raises:
         TrainingError: The module or the loss fails, or the last batch is too small for the module.
@@ -33,29 +38,61 @@ def rehearse(learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate:
             f"{batches.batch_size} rows and not of {batches.batch_size * accumulate}",
             stacklevel=2,
         )
-    inputs, targets = (rows[:2].to(learner.device) for rows in (batches.inputs, batches.targets))
-    learner.check_outputs(inputs)
+    two = batches.first(2)
+    learner.check_outputs(two.inputs)
+    if isinstance(learner.module, TorchModel):
+        _try_own_step(learner, loss_of, two, values)
+    else:
+        _try_loss(learner, loss_of, two)
+    rows = len(batches.tensors.inputs)
+    if rows % batches.batch_size != 1 and batches.batch_size != 1:
+        return
     try:
-        loss = loss_of(learner.module(inputs), targets)
+        # On a copy: in training mode a module may change its buffers.
+        copy.deepcopy(learner.module).train()(two.inputs[:1])
+    except ValueError as error:
+        raise TrainingError(
+            f"model.training.batch_size: {batches.batch_size} leaves {rows} rows with a batch of one, which "
+            f"{type(learner.module).__name__} cannot train on ({error}); choose another batch_size"
+        ) from error
+
+
+def _try_loss(learner: TorchLearner, loss_of: Loss, batch: Batch) -> None:
+    try:
+        loss = loss_of_batch(learner.module, loss_of, batch)
     except Exception as error:
         raise TrainingError(f"model.training.loss: it fails on outputs and targets of two rows: {error}") from error
     if not isinstance(loss, torch.Tensor) or loss.shape != ():
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
         raise TrainingError(
-            f"model.training.loss: it returned {got}; expected a tensor of shape (), the mean over rows"
+            f"model.training.loss: it returned {_shown(loss)}; expected a tensor of shape (), the mean over rows"
         )
     if not loss.requires_grad:
         raise TrainingError(
             f"model.model: nothing can be learned, because the loss does not depend on the parameters of "
             f"{type(learner.module).__name__}; look for detach() or no_grad() in it or in the loss"
         )
-    if len(batches.inputs) % batches.batch_size != 1 and batches.batch_size != 1:
-        return
+
+
+def _try_own_step(learner: TorchLearner, loss_of: Loss, batch: Batch, values: Mapping[str, float]) -> None:
+    # On a copy: in training mode a module may change its buffers.
+    module = copy.deepcopy(learner.module).train()
+    place = f"model.model: training_step of {type(module).__name__}"
     try:
-        # On a copy: in training mode a module may change its buffers.
-        copy.deepcopy(learner.module).train()(inputs[:1])
-    except ValueError as error:
+        outcome = TorchLearner(module, learner.task, learner.device, learner.dtype).training_step(loss_of, values)(
+            batch
+        )
+    except Exception as error:
+        raise TrainingError(f"{place} fails on two rows: {error}") from error
+    losses = outcome if isinstance(outcome, Mapping) else {"loss": outcome}
+    odd = [value for value in losses.values() if not isinstance(value, torch.Tensor) or value.shape != ()]
+    if odd or not losses:
         raise TrainingError(
-            f"model.training.batch_size: {batches.batch_size} leaves {len(batches.inputs)} rows with a batch of one, "
-            f"which {type(learner.module).__name__} cannot train on ({error}); choose another batch_size"
-        ) from error
+            f"{place} returned {_shown(odd[0]) if odd else 'an empty dict'}; expected a loss, a tensor of shape (), or "
+            f"a dict of such tensors by name"
+        )
+    if not any(value.requires_grad for value in losses.values()):
+        raise TrainingError(f"{place} returned nothing that depends on the parameters; look for detach() or no_grad()")
+
+
+def _shown(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"

@@ -1,8 +1,8 @@
-"""Values of an optimizer that change while a model learns, as their schedules say."""
+"""Values that change while a model learns, as their schedules say: the optimizers', and the training step's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -12,11 +12,12 @@ from gymtrain.training.schedules import Plateau, Schedule
 
 
 class ScheduledValues:
-    """Values of an optimizer that change while a model learns.
+    """Values that change while a model learns.
 
     Args:
-        schedules: By the name of the value.
-        optimizer: Whose values they are.
+        schedules: By the name of the value: one that an optimizer has, or a keyword of the model's training step.
+        optimizers: Those that have such values; groups of parameters that begin with another value than the first keep
+            their ratio to it.
         epochs: How many epochs are planned.
         steps: How many optimizer steps are planned.
         monitor: The metric that a plateau looks at when it names none.
@@ -29,30 +30,45 @@ class ScheduledValues:
     def __init__(
         self,
         schedules: Mapping[str, Schedule],
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         *,
         epochs: int,
         steps: int,
         monitor: str,
         higher_is_better: Callable[[str], bool],
     ) -> None:
-        self._schedules, self._optimizer = dict(schedules), optimizer
+        self._schedules = dict(schedules)
+        self.step_values: dict[str, float] = {}
+        """Keywords of the training step, always as they are now."""
+        # Who has a value: the optimizer, the number of the group, and how much of the value it takes.
+        self._groups: dict[str, list[tuple[Optimizer, int, float]]] = {}
         for name, schedule in self._schedules.items():
+            initial = next((each.param_groups[0][name] for each in optimizers if name in each.defaults), None)
+            self._groups[name] = [
+                (optimizer, position, group[name] / initial if initial else 1.0)
+                for optimizer in optimizers
+                for position, group in enumerate(optimizer.param_groups)
+                if name in group
+            ]
             if isinstance(schedule, Plateau):
                 schedule.monitor = schedule.monitor or monitor
                 schedule.mode = schedule.mode or ("max" if higher_is_better(schedule.monitor) else "min")
             try:
-                schedule.begin(optimizer.param_groups[0][name], steps if schedule.by == "step" else epochs)
+                schedule.begin(initial, steps if schedule.by == "step" else epochs)
             except ValueError as error:
                 raise SpecError([Fault(f"model.training.schedule.{name}", str(error))]) from error
         self.by_step = any(schedule.by == "step" for schedule in self._schedules.values())
         """Whether any changes from step to step."""
 
-    def set(self, epochs: int, steps: int) -> None:
-        """Give the optimizer its values for what comes after so many epochs and steps."""
-        for name, value in self.at(epochs, steps).items():
-            for group in self._optimizer.param_groups:
-                group[name] = value
+    def set(self, epochs: int, steps: int) -> dict[str, float]:
+        """Give everyone the values for what comes after so many epochs and steps, and return them."""
+        values = self.at(epochs, steps)
+        for name, value in values.items():
+            for optimizer, position, ratio in self._groups[name]:
+                optimizer.param_groups[position][name] = value * ratio
+            if not self._groups[name]:
+                self.step_values[name] = value
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Return what those have seen that look at a metric."""

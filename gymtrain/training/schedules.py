@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -28,6 +28,9 @@ class Schedule(ABC):
         by: What `time` counts.
         initial: The value at the beginning; None for the one that the optimizer has, which `begin` tells.
     """
+
+    words: ClassVar[str] = "schedules"
+    """What to expect where there are several, for messages."""
 
     by: Unit = "epoch"
     initial: float | None = None

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gymtrain.data.randomness import mix, order, uniform
+from gymtrain.data.randomness import draw, mix, order, uniform
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 keys = st.integers(0, 2**63 - 1)
@@ -82,6 +82,7 @@ def test_draws_leave_the_generator_of_torch_alone():
     before = torch.get_rng_state()
     uniform(mix(0), torch.arange(10), 3)
     order(0, 1, 10, shuffle=True)
+    draw(0, 1, torch.ones(10))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -131,3 +132,31 @@ def test_a_shuffled_order_has_every_row_once_and_is_a_function_of_its_arguments(
 def test_orders_of_different_seeds_and_epochs_differ():
     orders = {tuple(order(seed, epoch, 50, shuffle=True).tolist()) for seed in range(10) for epoch in range(1, 11)}
     assert len(orders) == 100
+
+
+weights_of_samples = st.lists(st.just(0.0) | st.floats(1e-30, 1e30), min_size=1, max_size=50).filter(any)
+
+
+@given(st.integers(), st.integers(1, 1000), weights_of_samples)
+def test_drawn_samples_have_weight_and_are_a_function_of_the_arguments(seed, epoch, weights):
+    given_weights = torch.tensor(weights)
+    drawn = draw(seed, epoch, given_weights)
+    assert drawn.dtype == torch.int64
+    assert drawn.shape == (len(weights),)
+    assert (given_weights[drawn] > 0).all()
+    torch.rand(3)
+    assert torch.equal(draw(seed, epoch, given_weights), drawn)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+def test_samples_are_drawn_in_proportion_to_their_weights(scale):
+    weights = torch.tensor([1.0, 0.0, 3.0, 6.0]).repeat(10_000)
+    counts = torch.bincount(draw(0, 1, weights * scale) % 4, minlength=4)
+    expected = torch.tensor([4_000.0, 0.0, 12_000.0, 24_000.0])
+    assert counts[1] == 0
+    assert ((counts - expected) ** 2 / expected)[[0, 2, 3]].sum() < 20  # 2 degrees of freedom: all but 1 in 20 000
+
+
+def test_draws_of_different_seeds_and_epochs_differ():
+    drawn = {tuple(draw(seed, epoch, torch.ones(50)).tolist()) for seed in range(10) for epoch in range(1, 11)}
+    assert len(drawn) == 100

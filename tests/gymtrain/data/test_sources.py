@@ -13,8 +13,9 @@ import pytest
 
 from gymtrain.data.frames import Frame
 from gymtrain.data.sources import Arrays, Csv, Data, DataFrame, Dataset, Parquet, read_table, split_target
-from gymtrain.errors import DataError
+from gymtrain.errors import DataError, SpecError
 from gymtrain.registry import find
+from gymtrain.specs import Dataset as DatasetSpec
 from gymtrain.specs import fingerprint
 
 Write = Callable[..., Path]
@@ -71,7 +72,13 @@ def test_arrays_are_handed_on_as_they_are() -> None:
     assert (data.task, data.groups) == ("binary", groups)
 
 
-@pytest.mark.parametrize("name", ["X", "y", "groups"])
+def test_weights_are_handed_on_as_they_are() -> None:
+    weights = [1.0, 2.0]
+
+    assert Arrays([[1], [2]], [0, 1], sample_weight=weights).load().sample_weight is weights
+
+
+@pytest.mark.parametrize("name", ["X", "y", "groups", "sample_weight"])
 def test_a_fingerprint_is_no_data(name: str) -> None:
     given = {"X": [[1]], "y": [1], name: fingerprint(np.zeros(2))}
 
@@ -172,6 +179,75 @@ def test_the_columns_of_a_wide_frame_are_not_all_listed() -> None:
 
     with pytest.raises(DataError, match=r"'c19' and 480 more$"):
         split_target(wide, "zzz", None)
+
+
+def test_the_weights_are_taken_out_of_the_frame() -> None:
+    data = split_target(frame(a=[1, 2], w=[3, 4], y=["u", "v"]), "y", None, "w")
+
+    assert data.X.names == ["a"]
+    assert data.sample_weight.tolist() == [3.0, 4.0]
+    assert data.left_out == ["y", "w"]
+
+
+def test_the_weights_are_taken_out_beside_several_targets() -> None:
+    data = split_target(frame(a=[1, 2], w=[3, 4], u=[0, 1], v=[1, 1]), ["u", "v"], None, "w")
+
+    assert (data.X.names, data.target_names, data.left_out) == (["a"], ["u", "v"], ["u", "v", "w"])
+    assert data.sample_weight.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "wieght",
+            r"^dataset\.dataset\.sample_weight: there is no column 'wieght'; did you mean 'weight'\?; the columns",
+        ),
+        ("y", r"^dataset\.dataset\.sample_weight: 'y' is the target; name another column$"),
+    ],
+)
+def test_weights_that_cannot_be_taken_are_refused(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split_target(frame(a=[1], weight=[2], y=[0]), "y", None, name)
+
+
+def test_weights_alone_are_no_features() -> None:
+    with pytest.raises(DataError, match=r"the frame has no column beside the target and the weights; there is nothing"):
+        split_target(frame(weight=[2], y=[0]), "y", None, "weight")
+
+
+def test_every_source_with_columns_has_weights(csv: Write, parquet: Write) -> None:
+    columns = {"x": [1, 2], "w": [0.5, 1.5], "y": [0, 1]}
+
+    for source in (
+        DataFrame(columns, "y", sample_weight="w"),
+        Csv(str(csv("x,w,y\n1,0.5,0\n2,1.5,1\n")), "y", sample_weight="w"),
+        Parquet(str(parquet(columns)), "y", sample_weight="w"),
+    ):
+        data = source.load()
+        assert data.X.names == ["x"]
+        assert data.sample_weight.tolist() == [0.5, 1.5]
+
+
+def test_live_weights_are_written_down_as_their_fingerprint() -> None:
+    weights = np.array([1.0, 2.0])
+    spec = DatasetSpec(dataset={"type": "arrays", "X": [[1], [2]], "y": [0, 1], "sample_weight": weights})
+
+    written = spec.to_dict()
+
+    assert written["dataset"]["sample_weight"] == fingerprint(weights)
+    assert DatasetSpec(**written).to_dict() == written
+
+
+def test_the_name_of_a_column_of_weights_is_written_down_and_checked() -> None:
+    data = {"type": "csv", "path": "rows.csv", "target": "y", "sample_weight": "w"}
+
+    written = DatasetSpec(dataset=data).to_dict()
+
+    assert written["dataset"]["sample_weight"] == "w"
+    assert DatasetSpec(**written).to_dict() == written
+    with pytest.raises(SpecError, match=r"dataset\.dataset\.sample_weight: got 3; expected"):
+        DatasetSpec(dataset={**data, "sample_weight": 3})
 
 
 def test_a_csv_file_is_read(csv: Write) -> None:

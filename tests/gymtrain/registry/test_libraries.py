@@ -60,7 +60,7 @@ def assert_as_imported(library: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("library", "name"),
-    [(library, name) for library in ("optimizer", "loss", "metric") for name in foreign_names(library)],
+    [(library, name) for library in ("optimizer", "loss", "metric", "schedule") for name in foreign_names(library)],
 )
 def test_the_signature_in_the_source_is_that_of_the_class(library: str, name: str) -> None:
     assert_as_imported(library, name)
@@ -82,6 +82,7 @@ def test_the_methods_in_the_source_are_those_of_the_class(name: str) -> None:
 
 def test_the_usual_names_are_offered() -> None:
     assert {"Adam", "AdamW", "SGD", "RMSprop"} <= set(foreign_names("optimizer"))
+    assert {"StepLR", "OneCycleLR", "PolynomialLR", "CosineAnnealingWarmRestarts"} <= set(foreign_names("schedule"))
     assert {"CrossEntropyLoss", "BCEWithLogitsLoss", "MSELoss", "HuberLoss"} <= set(foreign_names("loss"))
     assert {"Accuracy", "F1Score", "AUROC", "R2Score", "MeanSquaredError"} <= set(foreign_names("metric"))
     assert {"RandomForestClassifier", "SVC", "PCA", "NMF"} <= set(foreign_names("estimator"))
@@ -93,6 +94,10 @@ def test_the_usual_names_are_offered() -> None:
         ("optimizer", "LBFGS"),
         ("optimizer", "Optimizer"),
         ("optimizer", "SparseAdam"),
+        ("schedule", "LRScheduler"),
+        ("schedule", "LambdaLR"),
+        ("schedule", "ReduceLROnPlateau"),
+        ("schedule", "SequentialLR"),
         ("loss", "TripletMarginLoss"),
         ("metric", "BinaryAccuracy"),
         ("metric", "ConfusionMatrix"),

@@ -135,11 +135,27 @@ GOOD = [
                 "metrics": ["accuracy", {"type": "f1_score", "name": "f1"}],
                 "class_weight": {"0": 1.0, "1": 2},
                 "monitor": None,
+                "schedule": {
+                    "type": "chain",
+                    "schedules": [{"type": "linear_warmup", "length": 5}, "cosine"],
+                    "milestones": [5],
+                },
             },
         },
         "tracking": {"trackers": [{"type": "mlflow", "tracking_uri": None}], "tags": {"a": 1}, "on_error": "raise"},
     },
 ]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", "LinearLR", "math:exp", {"lr": {"type": "StepLR", "step_size": 3}, "weight_decay": "math:exp"}],
+)
+def test_every_way_to_write_a_schedule_passes(schema: dict[str, Any], schedule: Any) -> None:
+    spec = {**GOOD[0], "model": {"model": "mlp", "training": {"schedule": schedule}}}
+
+    assert valid(spec, schema)
+    assert valid(Experiment(**spec).to_dict(), schema)
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -184,6 +200,12 @@ def test_the_examples_pass(schema: dict[str, Any]) -> None:
         ("model", "training", {"metrics": "accuracy"}),
         ("model", "training", {"class_weight": {"a": 0}}),
         ("model", "training", {"optimizer": {"lr": 0.1}}),
+        ("model", "training", {"schedule": {"type": "chain", "schedules": ["cosine"]}}),
+        ("model", "training", {"schedule": {"type": "chain", "schedules": [3], "milestones": []}}),
+        ("model", "training", {"schedule": {"type": "StepLR"}}),
+        ("model", "training", {"schedule": {"type": "StepLR", "step_size": 3, "gama": 0.1}}),
+        ("model", "training", {"schedule": {"type": "StepLR", "step_size": 3, "by": "hour"}}),
+        ("model", "training", {"schedule": "LambdaLR"}),
         ("tracking", "on_error", "ignore"),
         ("tracking", "root", ""),
         ("tracking", "tags", {"a": None}),

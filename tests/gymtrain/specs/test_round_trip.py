@@ -80,6 +80,19 @@ training = st.fixed_dictionaries(
         "max_steps": positive | st.none(),
         "optimizer": st.sampled_from(["adam", "SGD"])
         | component("AdamW", lr=st.floats(1e-9, 1), betas=st.just([0.5, 0.9])),
+        "schedule": st.none()
+        | st.sampled_from(["cosine", "LinearLR", "math:exp"])
+        | component("CyclicLR", gamma=st.floats(0.1, 1), by=st.sampled_from(["epoch", "step"])).map(
+            lambda given: {**given, "base_lr": 0.1, "max_lr": 1.0}
+        )
+        | st.fixed_dictionaries(
+            {
+                "type": st.just("chain"),
+                "schedules": st.just(["one_cycle", {"type": "StepLR", "step_size": 3}, "math:exp"]),
+                "milestones": st.just([3, 5]),
+            },
+            optional={"by": st.sampled_from(["epoch", "step"])},
+        ),
         "loss": st.sampled_from(["auto", "cross_entropy", "mse", "BCEWithLogitsLoss"]),
         "metrics": st.just("auto") | st.lists(st.sampled_from(["accuracy", "f1", "rmse"]), unique=True),
         "class_weight": st.none()
@@ -167,19 +180,28 @@ def test_every_default_is_written_out() -> None:
             "training": {
                 "epochs": 10,
                 "max_steps": None,
+                "steps_per_epoch": None,
                 "batch_size": 32,
                 "accumulate": 1,
                 "optimizer": resolved["model"]["training"]["optimizer"],
                 "schedule": None,
                 "clip_grad_norm": None,
+                "clip_grad_value": None,
+                "precision": "32",
+                "compile": False,
+                "ema": None,
                 "early_stopping": None,
                 "checkpoint": None,
                 "loss": "auto",
                 "metrics": "auto",
                 "validation_split": 0.0,
+                "validate_every_epochs": 1,
+                "validate_every_steps": None,
+                "sampling": "shuffle",
                 "class_weight": None,
                 "monitor": "auto",
                 "device": "auto",
+                "deterministic": False,
                 "seed": 0,
             },
         },

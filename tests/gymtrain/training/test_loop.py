@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,10 @@ from gymtrain.specs import Model
 from gymtrain.training.batches import Batches
 from gymtrain.training.best import BestWeights
 from gymtrain.training.callbacks import HOOKS, STAGES, Callbacks, TrainingState
-from gymtrain.training.loop import EpochEnd, Losses, StepEnd, fit
-from gymtrain.training.optimizers import build_optimizer
+from gymtrain.training.loop import EpochEnd, Plan, StepEnd, fit
+from gymtrain.training.optimizers import build_optimizers
+from gymtrain.training.position import Losses
+from gymtrain.training.update import Update
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 CPU = torch.device("cpu")
@@ -52,17 +55,15 @@ def steps_of(task, model, shape=(6,), *, batches=None, seed=0, training=None, **
     spec = Model(model=model, training={"optimizer": {"type": "Adam", "lr": 0.01}, **(training or {})})
     X, y = user_code.rows_of(task)
     inputs = torch.from_numpy(X.astype(np.float32)).repeat(1, 11)[:, : math.prod(shape)].reshape(-1, *shape)
-    batches = batches or {}
     learner = build_learner(spec.model, TASKS[task], shape, seed=seed, device="cpu")
-    gathered = Batches(
-        inputs,
-        torch.from_numpy(TASKS[task].encode(y)),
-        **{"batch_size": 7, "device": CPU, "seed": seed, "shuffle": True, **batches},
-    )
-    optimizer = build_optimizer(spec.training.optimizer, learner.module, CPU)
-    loss = TASKS[task].loss(spec.training.loss)
-    limits = {"epochs": None, "max_steps": 20, **limits}
-    events = list(fit(learner.module, gathered, loss, optimizer, dict, seed=seed, **limits))
+    options = {"batch_size": 7, "shuffle": True, **(batches or {})}
+    in_order = partial(order, seed, size=len(inputs), shuffle=options.pop("shuffle"))
+    targets = torch.from_numpy(TASKS[task].encode(y))
+    gathered = Batches(inputs, targets, in_order, device=CPU, **options)
+    update = Update(build_optimizers(spec.training.optimizer, learner.module, CPU))
+    step = learner.training_step(TASKS[task].loss(spec.training.loss), {})
+    plan = Plan(**{"epochs": None, "max_steps": 20, **limits})
+    events = list(fit(learner.module, step, gathered, update, dict, plan, seed=seed))
     return learner.module, events
 
 
@@ -110,7 +111,7 @@ def test_the_loop_is_the_one_that_everybody_writes_by_hand():
     by_hand = []
     for epoch in (1, 2, 3):
         torch.manual_seed(mix(5, epoch))
-        for rows in order(5, epoch, 40, shuffle=True).split(7):
+        for rows in order(5, epoch, 40, shuffle=True).split(8):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(module(inputs[rows]), targets[rows])
             loss.backward()
@@ -118,7 +119,7 @@ def test_the_loop_is_the_one_that_everybody_writes_by_hand():
             by_hand.append(loss.item())
 
     model = {"type": "mlp", "hidden": [8], "dropout": 0.3}
-    trained, events = steps_of("multiclass", model, seed=5, epochs=3, max_steps=None)
+    trained, events = steps_of("multiclass", model, seed=5, epochs=3, max_steps=None, batches={"batch_size": 8})
 
     assert [event.loss.item() for event in events if isinstance(event, StepEnd)] == by_hand
     for own, ours in zip(module.state_dict().values(), trained.state_dict().values(), strict=True):
@@ -150,18 +151,18 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_rows_across_blocks(monkeypatc
     losses = Losses()
 
     for step in range(1, 8):
-        losses.add(torch.tensor(float(step)), rows=step, step=step)
+        losses.add(torch.tensor(float(step)), step, step)
 
-    assert losses.mean() == pytest.approx(sum(step * step for step in range(1, 8)) / sum(range(1, 8)))
+    assert losses.means()["loss"] == pytest.approx(sum(step * step for step in range(1, 8)) / sum(range(1, 8)))
 
 
 def test_a_loss_that_is_no_number_is_named_with_its_step():
     losses = Losses()
     for step, value in enumerate([1.0, 2.0, math.inf, math.nan], start=1):
-        losses.add(torch.tensor(value), rows=1, step=step)
+        losses.add(torch.tensor(value), 1, step)
 
     with pytest.raises(NonFiniteLossError, match=r"the loss became inf at step 3; try a smaller learning rate"):
-        losses.mean()
+        losses.means()
 
 
 def test_a_batch_size_above_the_number_of_rows_makes_one_batch(tiny):

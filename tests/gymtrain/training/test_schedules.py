@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gymtrain import SpecError, Trainer
-from gymtrain.registry import BUILTIN, find
+from gymtrain.registry import BUILTIN
+from gymtrain.specs.components import check_component
 from gymtrain.training.callbacks import Callback, TrainingState
 from gymtrain.training.schedules import (
     Constant,
@@ -169,14 +170,36 @@ def test_switch_and_constant_take_the_values_of_their_tables():
     assert values_of(Multistep({"1": 0.5, "3": 0.1}), 1.0, 4) == pytest.approx([1.0, 0.5, 0.5, 0.05])
 
 
+# What `{"type": name}` needs beside it.
+NEEDED = {
+    "chain": {"schedules": [{"type": "linear_warmup", "length": 2}, "cosine"], "milestones": [2]},
+    "cosine_restarts": {"period": 4},
+    "linear_warmup": {"length": 5},
+    "multistep": {"milestones": [3]},
+    "step": {"step_size": 3},
+    "switch": {"values": {"3": 0.5}},
+}
+
+
 @pytest.mark.parametrize("name", BUILTIN["schedule"])
 def test_every_value_is_a_finite_number_of_at_least_zero(name):
-    needed = {"step": {"step_size": 3}, "multistep": {"milestones": [3]}, "switch": {"values": {"3": 0.5}}}
-    needed |= {"cosine_restarts": {"period": 4}, "linear_warmup": {"length": 5}}
-
-    values = values_of(find("schedule", name)(**needed.get(name, {})))
+    values = values_of(check_component("schedule", {"type": name, **NEEDED.get(name, {})}).build())
 
     assert all(math.isfinite(value) and value >= 0 for value in values)
+
+
+@pytest.mark.parametrize("by", ["epoch", "step"])
+@pytest.mark.parametrize("name", sorted(set(BUILTIN["schedule"]) - {"plateau"}))
+def test_a_training_goes_by_its_schedule(tiny, name, by):
+    unit = {} if name == "constant" else {"by": by}
+    component = check_component("schedule", {"type": name, **NEEDED.get(name, {}), **unit})
+    planned = component.build()
+    epochs = range(4)
+    planned.begin(0.001, 4 if planned.by == "epoch" else 16)  # 120 rows in batches of 32
+
+    result = tiny(training={"epochs": 4, "schedule": component.to_dict()}).train()
+
+    assert result["metrics"]["lr"] == [planned.value(e if planned.by == "epoch" else 4 * e + 3) for e in epochs]
 
 
 class Watch(Callback):

@@ -1,0 +1,386 @@
+"""Fitting a torch module: runs the loop, and in its `for` body logs, calls the callbacks, keeps the best and stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from gymtrain.data.augmentors import Augmentation
+from gymtrain.errors import Fault, GymtrainError, NonFiniteLossError, SpecError, TrainingError, did_you_mean
+from gymtrain.models.metrics import Metrics
+from gymtrain.models.seeding import deterministic, random_state, seeded, set_random_state
+from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.models.torch_model import TorchModel
+from gymtrain.specs import Experiment, Training
+from gymtrain.tracking import Report
+from gymtrain.trainer.checkpoints import Resumed
+from gymtrain.trainer.fitting import Fitting, class_weight_of, named
+from gymtrain.trainer.interruption import Interruption
+from gymtrain.trainer.preparation import Prepared
+from gymtrain.trainer.sampling import order_of
+from gymtrain.trainer.step_log import Speed, StepLog
+from gymtrain.training.averaging import Average
+from gymtrain.training.batches import Batches
+from gymtrain.training.best import BestWeights
+from gymtrain.training.callbacks import Callbacks, TrainingState
+from gymtrain.training.evaluation import Evaluation
+from gymtrain.training.loop import EpochEnd, Plan, StepEnd, ValidationEnd, fit
+from gymtrain.training.optimizers import build_optimizers
+from gymtrain.training.position import Position
+from gymtrain.training.precision import gradient_scaler, in_float32, with_precision
+from gymtrain.training.rehearsal import rehearse
+from gymtrain.training.scheduled_values import ScheduledValues
+from gymtrain.training.stopping import EarlyStopping
+from gymtrain.training.update import Update
+
+Event = StepEnd | ValidationEnd | EpochEnd
+
+
+class TorchFitting(Fitting):
+    """A torch module that is fitted by the loop.
+
+    Args:
+        experiment: The spec.
+        data: The rows, as the preprocessors made them.
+        learner: The model.
+        report: Told of metrics.
+        callbacks: Called at epochs and steps.
+        augmentation: Random changes of the rows; None for none.
+        interruption: Signals, which are acted on between two steps.
+        write_checkpoint: Called with this object where one is due.
+        resumed: Where an earlier training stood; None to begin.
+    """
+
+    learner: TorchLearner
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Prepared,
+        learner: TorchLearner,
+        report: Report,
+        callbacks: Callbacks,
+        *,
+        augmentation: Augmentation | None,
+        interruption: Interruption,
+        write_checkpoint: Callable[[TorchFitting], None],
+        resumed: Resumed | None,
+    ) -> None:
+        super().__init__(experiment, data, learner, report, callbacks)
+        self._augmentation, self._interruption = augmentation, interruption
+        self._write_checkpoint, self._resumed = write_checkpoint, resumed
+        self.position = Position()
+        self._written_down: tuple[int, int] | None = None
+
+    def run(self) -> None:
+        """Fit the module, and leave it with the weights that are kept, in evaluation mode."""
+        with (
+            seeded(self.training.seed, self.learner.device),
+            deterministic(self.training.deterministic),
+            self._interruption.waiting(),
+        ):
+            self._assemble()
+            if self._resumed is not None:
+                self._take_up(self._resumed)
+            try:
+                self._follow()
+            except BaseException as error:
+                self._write_down_after(error)
+                raise
+            finally:
+                # After Ctrl-C too: what was learned until then is kept.
+                self.learner.module.load_state_dict(self._kept.module.state_dict())
+                self.best.restore(self.learner.module)
+                self.learner.module.eval()
+        if self._state.stop_reason is None:
+            self._state.stop("max_steps" if self._state.step == self.training.max_steps else "epochs")
+
+    def _assemble(self) -> None:
+        """Make everything that takes part, and try it on two rows."""
+        training, data, learner = self.training, self._data, self.learner
+        weights = data.weights.get("train") if training.sampling != "weighted" else None
+        self._batches = Batches(
+            torch.from_numpy(data.inputs["train"]).to(learner.dtype),
+            torch.from_numpy(data.targets["train"]),
+            order_of(data, self._experiment.dataset, training),
+            batch_size=training.batch_size,
+            device=learner.device,
+            weights=None if weights is None else torch.from_numpy(weights),
+            augmentation=self._augmentation,
+        )
+        self._plan = _plan(training)
+        loss_of = data.task.loss(
+            training.loss, class_weight_of(training, data), learner.device, weighted=weights is not None
+        )
+        loss_of = in_float32(loss_of, training.precision)
+        optimizers = build_optimizers(training.optimizer, learner.module, learner.device)
+        average = None if training.ema is None else Average(learner.module, training.ema.decay, training.ema.warmup)
+        self._update = Update(
+            optimizers,
+            clip_grad_norm=training.clip_grad_norm,
+            clip_grad_value=training.clip_grad_value,
+            scaler=gradient_scaler(training.precision, learner.device),
+            average=average,
+        )
+        self._evaluate = self._evaluation("val")
+        metrics = self._evaluate.metrics if self._evaluate else Metrics([], data.task)
+        known = _known_metrics(metrics, self._evaluate)
+        self.best = _best_weights(training, metrics, known, learner)
+        monitor = self.best.monitor or known[-1 if self._evaluate is None else 1]
+        self._values = self._scheduled(optimizers, metrics, monitor)
+        self._stopping = _stopping(training, monitor, metrics, known)
+        rehearse(learner, loss_of, self._batches, training.accumulate, self._values.step_values)
+        step = with_precision(
+            learner.training_step(loss_of, self._values.step_values), training.precision, learner.device
+        )
+        self._training_step = torch.compile(step, dynamic=False) if training.compile else step
+        self.execution = {
+            "device": str(learner.device),
+            "threads": torch.get_num_threads(),
+            "precision": training.precision,
+            "compile": training.compile,
+            "optimizers": {name: _described(each) for name, each in optimizers.items()},
+        }
+
+    def _scheduled(
+        self, optimizers: dict[str, torch.optim.Optimizer], metrics: Metrics, monitor: str
+    ) -> ScheduledValues:
+        training, state = self.training, self._state
+        per_epoch = training.steps_per_epoch or math.ceil(len(self._batches) / training.accumulate)
+        state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, per_epoch)
+        values = ScheduledValues(
+            {name: component.build() for name, component in (training.schedule or {}).items()},
+            list(optimizers.values()),
+            epochs=math.ceil(state.num_steps / per_epoch),
+            steps=state.num_steps,
+            monitor=monitor,
+            higher_is_better=lambda name: metrics.higher_is_better(name.partition("/")[2]),
+        )
+        first = next(iter(optimizers.values()))
+        state.values = {"lr": first.param_groups[0]["lr"]} if "lr" in first.defaults else {}
+        return values
+
+    @property
+    def _kept(self) -> TorchLearner:
+        """The model as it is validated and kept: with averaged weights, where there is an average."""
+        learner, average = self.learner, self._update.average
+        if average is None:
+            return learner
+        return TorchLearner(average.module, learner.task, learner.device, learner.dtype)
+
+    def _follow(self) -> None:
+        """Go through the events of the loop."""
+        state, position, values = self._state, self.position, self._values
+        steps = StepLog(self._experiment.tracking.log_every_n_steps, self._report)
+        rows = self.training.batch_size * self.training.accumulate
+        per_epoch = self.training.steps_per_epoch
+        speed = Speed(len(self._batches.tensors.inputs) if per_epoch is None else rows * per_epoch, rows, position.step)
+        state.values |= values.set(position.epochs, position.step)
+        self._begin_epoch()
+        events = fit(
+            self.learner.module,
+            self._training_step,
+            self._batches,
+            self._update,
+            self._validate,
+            self._plan,
+            seed=self.training.seed,
+            position=position,
+            should_stop=lambda: state.stop_reason is not None,
+        )
+        try:
+            for event in _explained(events, state):
+                state.step = event.step
+                if isinstance(event, StepEnd):
+                    state.loss = event.loss
+                    steps.add(event)
+                    if values.by_step and event.step < state.num_steps:
+                        state.values |= values.set(event.epoch - 1, event.step)
+                    state.data_seconds = self._batches.seconds
+                    self._callbacks.call("on_step_end")
+                elif isinstance(event, ValidationEnd):
+                    self._end_validation(event)
+                else:
+                    steps.flush()
+                    self.samples_per_second = speed.of(event)
+                    self._end(event)
+                self._between_steps(event)
+        finally:
+            steps.flush()
+
+    def _between_steps(self, event: Event) -> None:
+        """Do what was asked for, now that all of the state belongs together."""
+        state = self._state
+        if state.logged:
+            self._report.values(state.logged)
+            state.logged.clear()
+        if state.wants_checkpoint:
+            self._write_down()
+        if self._interruption.received is not None:
+            self._interruption.check()
+        if isinstance(event, EpochEnd):
+            self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        state, position = self._state, self.position
+        if position.step < state.num_steps and state.stop_reason is None:
+            state.epoch = position.epochs + 1
+            if position.steps_in_epoch == 0:  # one that is resumed had begun
+                self._callbacks.call("on_epoch_begin")
+
+    def _validate(self) -> dict[str, float]:
+        return {} if self._evaluate is None else named("val", self._evaluate(self._kept))
+
+    def _end_validation(self, event: ValidationEnd) -> None:
+        state = self._state
+        self.best.update(event.epoch, event.metrics, self._kept.module)
+        state.metrics = state.metrics | event.metrics
+        state.logged += [(name, value, event.step) for name, value in event.metrics.items()]
+        self._callbacks.call("on_validation_end")
+
+    def _end(self, event: EpochEnd) -> None:
+        """Take in an epoch: first what a resumed training goes on with, then what is of the user's."""
+        state, training, module = self._state, self.training, self.learner.module
+        used = self._values.at(event.epoch - 1, event.step - 1)
+        self.best.update(event.epoch, event.metrics, self._kept.module)
+        state.metrics = event.metrics | used
+        state.was_validated = self._evaluate is not None and any(name.startswith("val/") for name in event.metrics)
+        if self._stopping is not None:
+            self._stopping.on_epoch_end(state)
+        if isinstance(module, TorchModel) and module.should_stop(event.metrics):
+            state.stop("model")
+        if training.validate_every_epochs == 1 or state.was_validated:
+            self._values.observe(event.metrics)
+        state.values |= self._values.set(event.epoch, event.step)
+        try:
+            if state.was_validated:
+                self._callbacks.call("on_validation_end")
+        finally:
+            self._end_epoch(event.epoch, state.metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training stands, between two steps: numbers, text and tensors."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {
+            "epoch": self.position.epochs + (self.position.steps_in_epoch > 0),
+            "step": self.position.step,
+            "is_epoch_end": self.position.steps_in_epoch == 0,
+            # In pairs, because JSON is written with its keys sorted.
+            "history": [[name, values] for name, values in self.history.items()],
+            "data": self._data.digest("train"),
+            "random": random_state(self.learner.device),
+            "parts": parts,
+        }
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state that a resumed training needs, beside the weights."""
+        stopping = {} if self._stopping is None else {"stopping": self._stopping}
+        return {
+            "position": self.position,
+            "update": self._update,
+            "best": self.best,
+            "schedule": self._values,
+            "callbacks": self._callbacks,
+            **stopping,
+        }
+
+    def _take_up(self, resumed: Resumed) -> None:
+        """Go on where an earlier training stood.
+
+        Raises:
+            TrainingError: It was on other rows.
+        """
+        state = resumed.state
+        if state["data"] != self._data.digest("train"):
+            raise TrainingError("resume: the rows of the train part are not those that the checkpoint was trained on")
+        self.learner.module.load_state_dict(resumed.weights)
+        for name, part in self._parts.items():
+            if name in state["parts"]:  # early stopping may be new
+                part.load_state_dict(state["parts"][name])
+        self.history = {name: list(values) for name, values in state["history"]}
+        self._state.epoch, self._state.step = state["epoch"], state["step"]
+        if self._stopping is not None and self._state.stop_reason is None:
+            self._state.stop_reason = self._stopping.verdict()  # a training that was over is not trained on
+        set_random_state(state["random"], self.learner.device)  # last: what came before may have drawn
+
+    @property
+    def _here(self) -> tuple[int, int]:
+        return self.position.epochs, self.position.step
+
+    def _write_down(self) -> None:
+        """Write a checkpoint, and leave the module and the generators as they were: it predicts a few rows."""
+        module, device = self.learner.module, self.learner.device
+        here, was_training = random_state(device), module.training
+        self._write_checkpoint(self)
+        self._written_down = self._here
+        module.train(was_training)
+        set_random_state(here, device)
+        self._state.wants_checkpoint = False
+
+    def _write_down_after(self, error: BaseException) -> None:
+        """Write a checkpoint when something ends the training, unless it left half a step or useless numbers."""
+        is_of_use = self.position.is_whole and not isinstance(error, NonFiniteLossError)
+        if self.training.checkpoint is None or not is_of_use or self._written_down == self._here:
+            return
+        try:
+            self._write_down()
+        except NonFiniteLossError:
+            return  # which nobody had noticed yet; the checkpoint before it is the one to go on from
+
+
+def _plan(training: Training) -> Plan:
+    names = Plan.__dataclass_fields__
+    return Plan(**{name: getattr(training, name) for name in names})
+
+
+def _explained(events: Iterator[Event], state: TrainingState) -> Iterator[Event]:
+    """Say where it was, when the model, the loss or a metric fails in the middle.
+
+    Raises:
+        TrainingError: With the cause chained.
+    """
+    try:
+        yield from events
+    except GymtrainError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise TrainingError(f"training failed after step {state.step}, in epoch {state.epoch}: {error}") from error
+
+
+def _known_metrics(metrics: Metrics, evaluate: Evaluation | None) -> list[str]:
+    return ["train/loss", *([] if evaluate is None else ["val/loss", *(f"val/{name}" for name in metrics.names)])]
+
+
+def _best_weights(training: Training, metrics: Metrics, known: list[str], learner: TorchLearner) -> BestWeights:
+    monitor = training.monitor
+    if monitor == "auto":
+        monitor = "val/loss" if "val/loss" in known else None
+    module = learner.module
+    own = {"has_improved": module.has_improved} if isinstance(module, TorchModel) else {}
+    return BestWeights(monitor, known, metrics.higher_is_better, **own)
+
+
+def _stopping(training: Training, monitor: str, metrics: Metrics, known: list[str]) -> EarlyStopping | None:
+    spec = training.early_stopping
+    if spec is None:
+        return None
+    name = monitor if spec.monitor == "auto" else spec.monitor
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise SpecError([Fault("model.training.early_stopping.monitor", f"there is no metric {name!r}{hint}")])
+    mode = spec.mode or ("max" if metrics.higher_is_better(name.partition("/")[2]) else "min")
+    return EarlyStopping(name, mode, **spec.model_dump(exclude={"monitor", "mode"}))
+
+
+def _planned_steps(training: Training, steps_per_epoch: int) -> int:
+    by_epochs = training.epochs * steps_per_epoch if training.epochs is not None else None
+    return min(steps for steps in (by_epochs, training.max_steps) if steps is not None)
+
+
+def _described(optimizer: torch.optim.Optimizer) -> str:
+    how = [name for name in ("fused", "foreach") if optimizer.defaults.get(name)]
+    return type(optimizer).__name__ + (f" ({how[0]})" if how else "")
