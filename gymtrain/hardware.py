@@ -268,6 +268,11 @@ def _text(path: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that matter, of those that are installed, without importing any."""
+    return dict(_library_versions())
+
+
+@functools.cache
+def _library_versions() -> dict[str, str]:
     installed = {}
     for name in _LIBRARIES:
         try:

@@ -100,6 +100,9 @@ BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **
 Trusted = Annotated[
     list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
 ]
+Root = Annotated[
+    Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -154,27 +157,31 @@ def train(
     spec: Spec,
     save: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Write the trained model there.")] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
-    root: Annotated[
-        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
-    ] = None,
+    root: Root = None,
+    fast_dev_run: Annotated[
+        bool, typer.Option("--fast-dev-run", help="Try everything for one step; nothing is learned.")
+    ] = False,
+    overfit_batches: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Try to learn the first N batches by heart; no model is kept.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train what a spec describes."""
     _find_modules_here()
     _check_place(save, spec)
-    from gymtrain.specs import read_spec_file
-
-    content = read_spec_file(spec)
-    if root is not None:
-        tracking = content.get("tracking", {})
-        content["tracking"] = {**tracking, "root": str(root)} if isinstance(tracking, dict) else tracking
+    if save is not None and (fast_dev_run or overfit_batches):
+        raise typer.BadParameter(
+            "--fast-dev-run and --overfit-batches leave no model to write; leave it out", param_hint="--save"
+        )
+    content = _read_spec(spec, root)
 
     from gymtrain.trainer import Trainer
     from gymtrain.training.progress import ProgressBar
 
     trainer = Trainer.from_dict(content)
     show_progress = sys.stderr.isatty() and not no_progress
-    result = trainer.train(callbacks=[ProgressBar()] if show_progress else [])
+    callbacks = [ProgressBar()] if show_progress else []
+    result = trainer.train(callbacks, fast_dev_run=fast_dev_run, overfit_batches=overfit_batches)
     if save is not None:
         trainer.save(save)
     if as_json:
@@ -183,6 +190,40 @@ def train(
         from gymtrain.cli.reports import print_result
 
         print_result(result, save)
+
+
+def _read_spec(path: Path, root: Path | None) -> dict[str, Any]:
+    from gymtrain.specs import read_spec_file
+
+    content = read_spec_file(path)
+    if root is not None:
+        tracking = content.get("tracking", {})
+        content["tracking"] = {**tracking, "root": str(root)} if isinstance(tracking, dict) else tracking
+    return content
+
+
+@app.command()
+def find_lr(
+    spec: Spec,
+    minimum: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
+    maximum: Annotated[float, typer.Option(help="The last one, where the loss does not blow up before.")] = 10.0,
+    steps: Annotated[int, typer.Option(min=10, metavar="N", help="How many optimizer steps are taken.")] = 100,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find a learning rate for what a spec describes; no model is kept."""
+    _find_modules_here()
+    content = _read_spec(spec, root)
+
+    from gymtrain.trainer import Trainer
+
+    found = Trainer.from_dict(content).find_lr(minimum, maximum, steps)
+    if as_json:
+        typer.echo(_json(found))
+    else:
+        from gymtrain.cli.reports import print_learning_rates
+
+        print_learning_rates(found)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from gymtrain.errors import BundleError, some
 
 PARTS = ("train", "val", "test")
 _SHOWN = 20
+_POINTS = 11
 
 
 def print_result(result: dict[str, Any], saved: Path | None) -> None:
@@ -73,6 +74,24 @@ def print_estimate(found: dict[str, Any]) -> None:
     for size, speed in found["rows_per_second"].items():
         speeds.add_row(size, f"{speed:,.0f}")
     console.print(speeds)
+
+
+def print_learning_rates(found: dict[str, Any]) -> None:
+    """Print what `Trainer.find_lr` returned: the suggestion, and some points of the curve."""
+    console = Console()
+    rates, losses = found["curve"]["lr"], found["curve"]["loss"]
+    facts = {
+        "suggestion": "none, because the loss does not fall" if found["lr"] is None else f"{found['lr']:.2g}",
+        "steps": str(len(rates)),
+        "run": found["run"]["run_dir"],
+        "compare": found["run"]["ui"],
+    }
+    _print_lines(console, facts)
+    table = Table("learning rate", "smoothed loss")
+    last = len(rates) - 1
+    for position in sorted({round(last * part / (_POINTS - 1)) for part in range(_POINTS)}):
+        table.add_row(f"{rates[position]:.2g}", f"{losses[position]:.4g}")
+    console.print(table)
 
 
 def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | None]]:

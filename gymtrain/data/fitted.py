@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import zipfile
@@ -199,7 +200,15 @@ def build_estimator(name: str, arguments: dict[str, Any]) -> Any:
     target = find_foreign("estimator", name)
     if target is None:
         raise LookupError(f"scikit-learn has no public class {name!r}")
-    return getattr(importlib.import_module(target.module), target.name)(**arguments)
+    cls = getattr(importlib.import_module(target.module), target.name)
+    # A spec has no tuples, and some classes take nothing else: RobustScaler its quantile_range.
+    tuples = {name for name, each in inspect.signature(cls).parameters.items() if isinstance(each.default, tuple)}
+    return cls(
+        **{
+            name: tuple(value) if name in tuples and isinstance(value, list) else value
+            for name, value in arguments.items()
+        }
+    )
 
 
 class SklearnTransformer(Preprocessor):

@@ -91,14 +91,18 @@ class Frame:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DataError(f"the frame has more than one column named {', '.join(map(repr, twice))}; rename them")
-        arrays = {name: _to_numpy(name, column) for name, column in columns}
-        sizes = {name: len(array) for name, array in arrays.items()}
+        # A column at a time: what it was made of is let go before the next one is made.
+        read, sizes, truths, wholes = {}, {}, [], []
+        for name, column in columns:
+            array = _to_numpy(name, column)
+            sizes[name] = len(array)
+            truths += [name] if _holds_truths(array) else []
+            wholes += [name] if _holds_wholes(array) else []
+            read[name] = column_of(name, array)
         if len(set(sizes.values())) > 1:
             raise DataError(f"the columns differ in length: {sizes}; every row needs a value, or None, in each")
         size = next(iter(sizes.values())) if sizes else len(value)
-        truths = [name for name, array in arrays.items() if _holds_truths(array)]
-        wholes = [name for name, array in arrays.items() if _holds_wholes(array)]
-        return cls({name: column_of(name, array) for name, array in arrays.items()}, size, truths, wholes)
+        return cls(read, size, truths, wholes)
 
 
 def is_frame(value: Any) -> bool:

@@ -63,7 +63,7 @@ class Tabular(Preprocessor):
         size = matrix.shape[1]
         if size == 0:
             return np.empty(0), np.empty(0), np.empty(0)
-        imputer = SimpleImputer(strategy=self.impute)
+        imputer = SimpleImputer(strategy=self.impute, copy=False)
         filled = imputer.fit_transform(matrix)
         offset, divisor = np.zeros(size), np.ones(size)
         if self.scale == "standard":
@@ -83,7 +83,10 @@ class Tabular(Preprocessor):
         """Return float32 of shape (rows, numbers + encoded categories): numbers first, in the order of the columns."""
         frame = _as_frame(X)
         matrix = frame.select(self.numbers).matrix()
-        matrix = (np.where(np.isnan(matrix), self.fill, matrix) - self.offset) / self.divisor
+        # In place, because a table may fill much of the memory; the matrix is a copy.
+        np.copyto(matrix, self.fill, where=np.isnan(matrix))
+        matrix -= self.offset
+        matrix /= self.divisor
         encoded = [self._encode(frame.columns[name], known) for name, known in self.categories.items()]
         with np.errstate(over="ignore"):
             # What is too large for a float32 becomes infinite, and is refused as such.

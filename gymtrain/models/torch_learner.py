@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,12 @@ from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
-from gymtrain.models.torch_model import Loss, Outcome, TorchModel, loss_of_batch
+from gymtrain.models.torch_model import Loss, Outcome, TorchModel, call_own, loss_of_batch
 from gymtrain.specs.components import INJECTED, Component
+
+# The threads that torch computes with do not live on in a forked child, which would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class TorchLearner(Learner):
@@ -30,11 +37,15 @@ class TorchLearner(Learner):
         module: Takes (rows, …) and returns raw outputs (rows, task.output_size).
         task: What is predicted.
         device: Where the module lies.
-        dtype: The type of its weights.
+        dtype: The type of the rows that it takes.
     """
 
     def __init__(self, module: nn.Module, task: Task, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.module, self.task, self.device, self.dtype = module, task, device, dtype
+
+    def with_module(self, module: nn.Module) -> TorchLearner:
+        """Return the same with another module."""
+        return TorchLearner(module, self.task, self.device, self.dtype)
 
     @property
     def has_probabilities(self) -> bool:
@@ -96,9 +107,23 @@ class TorchLearner(Learner):
         module = self.module
         if not isinstance(module, TorchModel):
             return lambda batch: loss_of_batch(module, loss_of, batch)
-        # Not through nn.Module's own assignment, which would make a loss with weights a part of the model.
-        object.__setattr__(module, "loss_of", loss_of)
+        _give_loss(module, loss_of)
         return lambda batch: module.training_step(batch, **values)
+
+    @contextmanager
+    def evaluating(self, loss_of: Loss | None) -> Iterator[None]:
+        """While this is entered, the module is in evaluation mode, makes no graph, and has this loss in its steps."""
+        module = self.module
+        module.eval()
+        before = getattr(module, "loss_of", None)
+        with torch.inference_mode():
+            try:
+                if isinstance(module, TorchModel):
+                    _give_loss(module, loss_of)
+                yield
+            finally:
+                if isinstance(module, TorchModel):
+                    _give_loss(module, before)
 
     def outputs(self, part: str, batch: Batch) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
         """Return raw outputs for rows that are not learned from, float32, and what else the module's own step gives."""
@@ -112,8 +137,24 @@ class TorchLearner(Learner):
         outputs = noted.pop("outputs", None)
         return None if outputs is None else outputs.float(), noted
 
-    def _final_state(self) -> dict[str, Any]:
-        return self.module.final_state() if isinstance(self.module, TorchModel) else self.module.state_dict()
+    def final_state(self) -> dict[str, Any]:
+        """Return the tensors that a prediction needs, as the module has them.
+
+        Raises:
+            TrainingError: The module names others than its state dict has.
+        """
+        module = self.module
+        state = module.state_dict()
+        if not isinstance(module, TorchModel):
+            return state
+        final: dict[str, Any] = call_own(module, "final_state")
+        odd = [name for name, value in final.items() if name not in state or not _are_alike(value, state[name])]
+        if odd:
+            raise TrainingError(
+                f"model.model: final_state of {type(module).__name__} returned {some(odd)}, which the state dict does "
+                f"not have, or in another shape or type; return some of its items as they are"
+            )
+        return final
 
     def save(self) -> State:
         """Return the tensors of the module that a prediction needs, on the CPU.
@@ -121,7 +162,7 @@ class TorchLearner(Learner):
         Raises:
             SaveError: The module keeps something else in its state dict.
         """
-        state = self._final_state()
+        state = self.final_state()
         odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
         if odd:
             raise SaveError(f"model.model: {some(odd)} of the state dict is no tensor; keep it in a buffer")
@@ -133,7 +174,7 @@ class TorchLearner(Learner):
         Raises:
             BundleError: Names, shapes or types are not those of the module.
         """
-        own = self._final_state()
+        own = self.final_state()
         missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         if missing or extra:
             raise BundleError(
@@ -157,6 +198,17 @@ class TorchLearner(Learner):
         self.module.to(self.device).eval()
 
 
+def _give_loss(module: TorchModel, loss_of: Loss | None) -> None:
+    # Not through nn.Module's own assignment, which would make a loss with weights a part of the model.
+    object.__setattr__(module, "loss_of", loss_of)
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return type(one) is type(other)
+    return one.shape == other.shape and one.dtype == other.dtype
+
+
 def _tied(module: nn.Module) -> dict[str, str]:
     """Return the names of parameters that are others under a second name, with the first name of each."""
     first: dict[int, str] = {}
@@ -177,7 +229,7 @@ def build_learner(
     *,
     seed: int = 0,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Learner:
     """Make a model for the data: a torch module, or a model of another library.
 
@@ -187,7 +239,7 @@ def build_learner(
         input_shape: The shape of one row, as it comes out of the preprocessors.
         seed: Decides the first weights.
         device: `"auto"` or a device of torch.
-        dtype: The type of the weights of a torch module.
+        dtype: What all weights of a torch module are brought to; None where each keeps its own type.
 
     Raises:
         TrainingError: The constructor fails, or what it makes does not fit the task.
@@ -196,7 +248,7 @@ def build_learner(
         model = _build(component, task, input_shape)
     if isinstance(model, nn.Module):
         place = choose_device(device)
-        return TorchLearner(model.to(place, dtype), task, place, dtype)
+        return TorchLearner(model.to(place, dtype), task, place, dtype or torch.float32)
     if isinstance(model, SklearnModel):
         model.check_task(task)
     return LibraryLearner(model, task)
@@ -210,7 +262,7 @@ def restore_learner(
     *,
     seed: int = 0,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Learner:
     """Make a model and give it what it had learned.
 
@@ -221,7 +273,7 @@ def restore_learner(
         state: What `Learner.save` returned.
         seed: The one that the model was built with: tensors that are not part of the state come from the constructor.
         device: `"auto"` or a device of torch; the CPU where that is not there.
-        dtype: The type of the weights of a torch module.
+        dtype: What all weights of a torch module were brought to; None where each kept its own type.
 
     Raises:
         BundleError: The state is not one of this model.
@@ -231,7 +283,7 @@ def restore_learner(
     with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed):
         model = _build(component, task, input_shape)
     if isinstance(model, nn.Module):
-        learner: Learner = TorchLearner(model.to(dtype=dtype), task, _place(device), dtype)
+        learner: Learner = TorchLearner(model.to(dtype), task, _place(device), dtype or torch.float32)
     else:
         learner = LibraryLearner(model, task)
     learner.restore(state)
@@ -255,7 +307,7 @@ def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> An
     if isinstance(model, nn.Module):
         if isinstance(model, TorchModel):
             model.task = task
-            model.setup(task)
+            call_own(model, "setup", task)
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             # Lazy layers take their shapes, and draw their first weights, when they see a row.
             TorchLearner(model, task, torch.device("cpu")).check_outputs(torch.zeros(1, *input_shape))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gymtrain.data.batch import Batch
+from gymtrain.errors import GymtrainError, TrainingError
 from gymtrain.models.tasks import Task
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class TorchModel(nn.Module):
     Attributes:
         task: What is predicted; there from `setup` on.
         loss_of: The loss of the spec, a function of raw outputs and targets (and of weights, where rows are weighed),
-            whose value is a mean over the rows; there while the model is trained.
+            whose value is a mean over the rows; there in the steps. In validation it weighs neither classes nor rows.
 
     Example:
         >>> class Robust(TorchModel):
@@ -53,12 +54,13 @@ class TorchModel(nn.Module):
             task: What is predicted: its name, classes and `output_size`.
         """
 
-    def training_step(self, batch: Batch, **values: float) -> Outcome:
+    def training_step(self, batch: Batch) -> Outcome:
         """Return the loss of a batch.
 
         Args:
-            batch: Inputs, targets and, where rows are weighed, weights, on the model's device.
-            values: What the spec schedules beside the values of the optimizer.
+            batch: Inputs, targets and, where rows are weighed, weights, on the model's device. What the spec schedules
+                beside the values of the optimizer is given to further arguments by their names: numbers, or tensors of
+                shape () where the step is compiled.
 
         Returns:
             A tensor of shape (), the mean over the rows. Or a dict: `"loss"`, or the names of several optimizers, is
@@ -91,14 +93,15 @@ class TorchModel(nn.Module):
         return make([parameter for parameter in self.parameters() if parameter.requires_grad])
 
     def final_state(self) -> dict[str, Any]:
-        """Return the tensors that a prediction needs, by their names in the state dict; a checkpoint holds all."""
+        """Return the tensors of the state dict that a prediction needs, by their names; a checkpoint holds all."""
         return self.state_dict()
 
     def has_improved(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool | None:
-        """Tell whether the metrics of an epoch are the best so far.
+        """Tell whether the metrics of an epoch are the best so far; not asked with `monitor: null`.
 
         Args:
-            metrics: Of this epoch, such as `{"train/loss": 0.3, "val/loss": 0.4}`.
+            metrics: Of this epoch, such as `{"train/loss": 0.3, "val/loss": 0.4}`; those of the val part where it was
+                validated, and these alone within an epoch.
             best: Of the best epoch so far; empty at first.
 
         Returns:
@@ -107,7 +110,7 @@ class TorchModel(nn.Module):
         return None
 
     def should_stop(self, metrics: Mapping[str, float]) -> bool:
-        """Tell after an epoch whether training is to stop."""
+        """Tell after an epoch whether training is to stop; metrics of the val part are there if it was validated."""
         return False
 
 
@@ -116,3 +119,17 @@ def loss_of_batch(module: nn.Module, loss_of: Loss, batch: Batch) -> torch.Tenso
     if batch.weights is None:
         return loss_of(module(batch.inputs), batch.targets)
     return loss_of(module(batch.inputs), batch.targets, batch.weights)
+
+
+def call_own(module: TorchModel, name: str, *arguments: Any) -> Any:
+    """Call a method that a user may have written.
+
+    Raises:
+        TrainingError: It raised; the cause is chained.
+    """
+    try:
+        return getattr(module, name)(*arguments)
+    except GymtrainError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"model.model: {name} of {type(module).__name__} failed: {error}") from error

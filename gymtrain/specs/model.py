@@ -274,6 +274,10 @@ class Training(Section):
     def _resolve(self) -> Training:
         if self.epochs is None and self.max_steps is None:
             object.__setattr__(self, "epochs", 10)
+        if self.ema is not None and self.precision == "bf16-true":
+            raise fault(
+                "an average in 16 bits stands still, because its steps are rounded away; use precision 'bf16'", "ema"
+            )
         return self
 
     @pydantic.field_validator("device")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from gymtrain.bundle import Bundle, Contents, open_bundle, write
-from gymtrain.errors import BundleError, GymtrainError, TrainingError, some
+from gymtrain.errors import BundleError, TrainingError, some
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.trainer.predictor import Predictor
@@ -59,7 +59,6 @@ class Checkpoints:
         spec: dict[str, Any],
         predictor: Predictor,
         state: dict[str, Any],
-        weights: Mapping[str, torch.Tensor],
         monitored: tuple[str, float, str] | None,
     ) -> None:
         """Copy everything and begin to write it; those that are too many are deleted once it is whole and verified.
@@ -68,9 +67,8 @@ class Checkpoints:
 
         Args:
             spec: The spec, written out.
-            predictor: With the weights of the last step.
-            state: What it takes to go on; `epoch` and `step` are in the name of the file.
-            weights: The state dict of the module.
+            predictor: With the weights of the last step, or their average.
+            state: What `TorchFitting.state_dict` returned; `epoch` and `step` are in the name of the file.
             monitored: The name, the value and the direction (`"min"` or `"max"`) of the metric that training monitors.
 
         Raises:
@@ -78,9 +76,7 @@ class Checkpoints:
         """
         self.wait()
         try:
-            bundled = predictor.learner.save()
-            others = {name: tensor for name, tensor in weights.items() if name not in bundled}
-            training = flatten({**state, "module": others})
+            training = flatten(state)
         except TypeError as error:
             raise TrainingError(f"model.training.checkpoint: {error}") from error
         contents = contents_of(
@@ -116,7 +112,7 @@ class Checkpoints:
             self._written = [each for each in self._written if each[0] != path] + [(path, rank)]
             for old in self._too_many():
                 old.unlink(missing_ok=True)
-        except (OSError, GymtrainError) as error:  # a full disk ends the checkpoints, not what is being learned
+        except Exception as error:  # a full disk ends the checkpoints, not what is being learned; `wait` tells of it
             self._failure = error
 
     def _too_many(self) -> list[Path]:
@@ -178,7 +174,7 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
 
 def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool) -> Iterator[Resumed]:
     """Yield the checkpoints that can be read, newest first; the others are warned of and left out."""
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True):
+    for path in _newest_first(paths):
         try:
             with open_bundle(path) as bundle:
                 differing = _differing(bundle.spec, spec)
@@ -193,6 +189,15 @@ def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool
                 yield _resumed(path, bundle, differing)
         except BundleError as error:
             warnings.warn(f"resume: {error}; the checkpoint before it is taken", stacklevel=2)
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Order checkpoints: the runs by when they last wrote one; those of a run by how far it was, whatever the clock."""
+    runs: dict[Path, list[Path]] = {}
+    for path in paths:
+        runs.setdefault(path.parent, []).append(path)
+    ordered = sorted(runs.values(), key=lambda run: max(path.stat().st_mtime_ns for path in run), reverse=True)
+    return [path for run in ordered for path in sorted(run, reverse=True)]
 
 
 def _resumed(path: Path, bundle: Bundle, changes: dict[str, str]) -> Resumed:

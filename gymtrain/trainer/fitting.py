@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,11 @@ class Fitting(ABC):
         evaluation = self._evaluation(part)
         return {} if evaluation is None else named(part, evaluation(self.learner))
 
-    def _evaluation(self, part: str) -> Evaluation | None:
+    def _evaluation(self, part: str, check: Callable[[], None] = lambda: None) -> Evaluation | None:
         if part not in self._data.inputs:
             return None
-        return evaluation_of(self.learner, self.training, part, self._data.inputs[part], self._data.targets[part])
+        inputs, targets = self._data.inputs[part], self._data.targets[part]
+        return evaluation_of(self.learner, self.training, part, inputs, targets, check)
 
     def _end_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Call the callbacks, who may add metrics, and write all of them down, also if a callback fails."""
@@ -116,12 +117,19 @@ def named(part: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{part}/{name}": value for name, value in metrics.items()}
 
 
-def evaluation_of(learner: Learner, training: Training, part: str, inputs: Array, targets: Array) -> Evaluation:
+def evaluation_of(
+    learner: Learner,
+    training: Training,
+    part: str,
+    inputs: Array,
+    targets: Array,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
     """Return what evaluates a model on rows: the loss without class weights, and the metrics of the spec."""
     device = learner.device if isinstance(learner, TorchLearner) else torch.device("cpu")
     loss = learner.task.loss(training.loss, device=device) if isinstance(learner, TorchLearner) else None
     metrics = Metrics(training.metrics, learner.task, device)
-    return Evaluation(part, torch.from_numpy(inputs), torch.from_numpy(targets), metrics, loss, device)
+    return Evaluation(part, torch.from_numpy(inputs), torch.from_numpy(targets), metrics, loss, device, check)
 
 
 def class_weight_of(training: Training, data: Prepared) -> Array | None:

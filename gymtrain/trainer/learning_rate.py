@@ -19,10 +19,12 @@ from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
 
 # How much of the mean loss stays at each step.
-SMOOTHING = 0.98
+SMOOTHING = 0.9
 # The test is over when the loss is so many times its best value.
 DIVERGED = 4.0
 LEAST_STEPS = 10
+# A slope that is no more than this, as a fraction of the loss, is what float32 rounds.
+FLAT = 1e-6
 
 
 class LossCurve(Callback):
@@ -48,7 +50,8 @@ class LossCurve(Callback):
     @property
     def next_lr(self) -> float:
         """The learning rate of the step that comes next."""
-        return self._minimum * self.multiplier ** len(self.lr)
+        lr: float = self._minimum * self.multiplier ** len(self.lr)
+        return lr
 
     def on_step_end(self, state: TrainingState) -> None:
         """Take in the loss of a step."""
@@ -67,13 +70,24 @@ class LossCurve(Callback):
             state.stop("divergence")
 
     def suggestion(self) -> float | None:
-        """Return the learning rate at which the loss falls fastest, the ends left out; None if it falls nowhere."""
-        slopes = np.gradient(self.loss, np.log(self.lr))
-        inner = slice(self._steps // 10, len(slopes) - self._steps // 20)
-        if not len(slopes[inner]):
+        """Return the learning rate at which the loss falls fastest; None if it falls nowhere.
+
+        The ends are left out: the first tenth, where the mean is of few losses, and what comes after the lowest loss,
+        which may fall again after it had risen.
+        """
+        first = self._steps // 10
+        if len(self.loss) <= first:
             return None
-        steepest = int(np.argmin(slopes[inner])) + self._steps // 10
-        return self.lr[steepest] if slopes[steepest] < 0 else None
+        lowest = first + int(np.argmin(self.loss[first:]))
+        slopes = [self._slope(position) for position in range(first, lowest + 1)]
+        steepest = int(np.argmin(slopes))
+        return self.lr[first + steepest] if slopes[steepest] < -FLAT * abs(self.loss[first]) else None
+
+    def _slope(self, position: int) -> float:
+        """Return that of a line through the points nearby: one between two points is mostly the noise of batches."""
+        width = max(self._steps // 12, 1)
+        near = slice(max(position - width, 0), position + width + 1)
+        return float(np.polyfit(np.log(self.lr[near]), self.loss[near], 1)[0])
 
 
 def find_lr(experiment: Experiment, minimum: float, maximum: float, steps: int) -> dict[str, Any]:

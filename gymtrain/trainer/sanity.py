@@ -21,7 +21,7 @@ from gymtrain.training.callbacks import Callback, TrainingState
 Changes = Mapping[str, Any]
 
 
-def training_run(
+def make_run(
     experiment: Experiment,
     callbacks: Sequence[Callback],
     resume: str | Path | bool,
@@ -98,7 +98,9 @@ def _faults(experiment: Experiment, resume: object, fast_dev_run: object, overfi
         faults.append(Fault(name, "does not go together with resume, because it begins with a fresh model; use one"))
     if overfit_batches and _fits_by_itself(experiment):
         kind = experiment.model.model.type
-        faults.append(Fault("overfit_batches", f"a model that fits all by itself ({kind}) has no batches; leave it out"))
+        faults.append(
+            Fault("overfit_batches", f"a model that fits all by itself ({kind}) has no batches; leave it out")
+        )
     return faults
 
 

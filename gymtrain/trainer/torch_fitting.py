@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.errors import Fault, GymtrainError, NonFiniteLossError, SpecError, TrainingError, did_you_mean
+from gymtrain.errors import GymtrainError, NonFiniteLossError, TrainingError
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import deterministic, random_state, seeded, set_random_state
 from gymtrain.models.torch_learner import TorchLearner
-from gymtrain.models.torch_model import TorchModel
+from gymtrain.models.torch_model import TorchModel, call_own
 from gymtrain.specs import Experiment, Training
 from gymtrain.tracking import Report
 from gymtrain.trainer.checkpoints import Resumed
@@ -24,14 +25,14 @@ from gymtrain.trainer.sampling import order_of
 from gymtrain.trainer.step_log import Speed, StepLog
 from gymtrain.training.averaging import Average
 from gymtrain.training.batches import Batches
-from gymtrain.training.best import BestWeights
+from gymtrain.training.best import BestWeights, check_known
 from gymtrain.training.callbacks import Callbacks, TrainingState
-from gymtrain.training.evaluation import Evaluation
+from gymtrain.training.compiling import Step, compiled
 from gymtrain.training.loop import EpochEnd, Plan, StepEnd, ValidationEnd, fit
 from gymtrain.training.optimizers import build_optimizers
-from gymtrain.training.position import Position
+from gymtrain.training.position import Position, check_weights
 from gymtrain.training.precision import gradient_scaler, in_float32, with_precision
-from gymtrain.training.rehearsal import rehearse
+from gymtrain.training.rehearsal import rehearse, rehearse_evaluation
 from gymtrain.training.scheduled_values import ScheduledValues
 from gymtrain.training.stopping import EarlyStopping
 from gymtrain.training.update import Update
@@ -92,7 +93,7 @@ class TorchFitting(Fitting):
                 raise
             finally:
                 # After Ctrl-C too: what was learned until then is kept.
-                self.learner.module.load_state_dict(self._kept.module.state_dict())
+                self.learner.module.load_state_dict(self.kept.module.state_dict())
                 self.best.restore(self.learner.module)
                 self.learner.module.eval()
         if self._state.stop_reason is None:
@@ -125,18 +126,15 @@ class TorchFitting(Fitting):
             scaler=gradient_scaler(training.precision, learner.device),
             average=average,
         )
-        self._evaluate = self._evaluation("val")
-        metrics = self._evaluate.metrics if self._evaluate else Metrics([], data.task)
-        known = _known_metrics(metrics, self._evaluate)
-        self.best = _best_weights(training, metrics, known, learner)
-        monitor = self.best.monitor or known[-1 if self._evaluate is None else 1]
-        self._values = self._scheduled(optimizers, metrics, monitor)
-        self._stopping = _stopping(training, monitor, metrics, known)
-        rehearse(learner, loss_of, self._batches, training.accumulate, self._values.step_values)
-        step = with_precision(
-            learner.training_step(loss_of, self._values.step_values), training.precision, learner.device
-        )
-        self._training_step = torch.compile(step, dynamic=False) if training.compile else step
+        self._values = self._scheduled(optimizers)
+        known = rehearse(learner, loss_of, self._batches, training.accumulate, self._values.step_values)
+        self._watch([f"train/{name}" for name in known])
+
+        def step_with(values: Mapping[str, Any]) -> Step:
+            return with_precision(learner.training_step(loss_of, values), training.precision, learner.device)
+
+        values = self._values.step_values
+        self._training_step = compiled(step_with, values) if training.compile else step_with(values)
         self.execution = {
             "device": str(learner.device),
             "threads": torch.get_num_threads(),
@@ -145,9 +143,23 @@ class TorchFitting(Fitting):
             "optimizers": {name: _described(each) for name, each in optimizers.items()},
         }
 
-    def _scheduled(
-        self, optimizers: dict[str, torch.optim.Optimizer], metrics: Metrics, monitor: str
-    ) -> ScheduledValues:
+    def _watch(self, known: list[str]) -> None:
+        """Make what looks at metrics, of which those of the train part are known."""
+        training, learner = self.training, self.learner
+        self._evaluate = self._evaluation("val", self._interruption.check)
+        metrics = self._evaluate.metrics if self._evaluate else Metrics([], learner.task)
+        if self._evaluate is not None:
+            known = known + [f"val/{name}" for name in rehearse_evaluation(learner, self._evaluate)]
+        test = self._evaluation("test")
+        if test is not None:  # which would fail when all is done
+            rehearse_evaluation(learner, test)
+        usual = "val/loss" if "val/loss" in known else None
+        self.best = _best_weights(training, usual, metrics, known, learner)
+        monitor = self.best.monitor or usual or "train/loss"
+        self._values.watch(monitor, known, lambda name: metrics.higher_is_better(name.partition("/")[2]))
+        self._stopping = _stopping(training, monitor, metrics, known)
+
+    def _scheduled(self, optimizers: dict[str, torch.optim.Optimizer]) -> ScheduledValues:
         training, state = self.training, self._state
         per_epoch = training.steps_per_epoch or math.ceil(len(self._batches) / training.accumulate)
         state.num_epochs, state.num_steps = training.epochs, _planned_steps(training, per_epoch)
@@ -156,20 +168,16 @@ class TorchFitting(Fitting):
             list(optimizers.values()),
             epochs=math.ceil(state.num_steps / per_epoch),
             steps=state.num_steps,
-            monitor=monitor,
-            higher_is_better=lambda name: metrics.higher_is_better(name.partition("/")[2]),
         )
         first = next(iter(optimizers.values()))
         state.values = {"lr": first.param_groups[0]["lr"]} if "lr" in first.defaults else {}
         return values
 
     @property
-    def _kept(self) -> TorchLearner:
+    def kept(self) -> TorchLearner:
         """The model as it is validated and kept: with averaged weights, where there is an average."""
-        learner, average = self.learner, self._update.average
-        if average is None:
-            return learner
-        return TorchLearner(average.module, learner.task, learner.device, learner.dtype)
+        average = self._update.average
+        return self.learner if average is None else self.learner.with_module(average.module)
 
     def _follow(self) -> None:
         """Go through the events of the loop."""
@@ -192,15 +200,15 @@ class TorchFitting(Fitting):
             should_stop=lambda: state.stop_reason is not None,
         )
         try:
-            for event in _explained(events, state):
+            for event in _explained(events, state, self.training.batch_size):
                 state.step = event.step
                 if isinstance(event, StepEnd):
                     state.loss = event.loss
                     steps.add(event)
-                    if values.by_step and event.step < state.num_steps:
-                        state.values |= values.set(event.epoch - 1, event.step)
                     state.data_seconds = self._batches.seconds
                     self._callbacks.call("on_step_end")
+                    if values.by_step and event.step < state.num_steps:
+                        state.values |= values.set(event.epoch - 1, event.step)
                 elif isinstance(event, ValidationEnd):
                     self._end_validation(event)
                 else:
@@ -226,35 +234,43 @@ class TorchFitting(Fitting):
 
     def _begin_epoch(self) -> None:
         state, position = self._state, self.position
-        if position.step < state.num_steps and state.stop_reason is None:
+        if not self._plan.is_over(position) and state.stop_reason is None:
             state.epoch = position.epochs + 1
             if position.steps_in_epoch == 0:  # one that is resumed had begun
                 self._callbacks.call("on_epoch_begin")
 
     def _validate(self) -> dict[str, float]:
-        return {} if self._evaluate is None else named("val", self._evaluate(self._kept))
+        if self._evaluate is None:
+            return {}
+        # What a model draws in its own validation changes nothing of what it learns.
+        here, device = random_state(self.learner.device), self.learner.device
+        try:
+            return named("val", self._evaluate(self.kept))
+        finally:
+            set_random_state(here, device)
 
     def _end_validation(self, event: ValidationEnd) -> None:
         state = self._state
-        self.best.update(event.epoch, event.metrics, self._kept.module)
+        self.best.update(event.epoch, event.metrics, self.kept.module)
         state.metrics = state.metrics | event.metrics
         state.logged += [(name, value, event.step) for name, value in event.metrics.items()]
         self._callbacks.call("on_validation_end")
 
     def _end(self, event: EpochEnd) -> None:
         """Take in an epoch: first what a resumed training goes on with, then what is of the user's."""
-        state, training, module = self._state, self.training, self.learner.module
+        state, module = self._state, self.learner.module
         used = self._values.at(event.epoch - 1, event.step - 1)
-        self.best.update(event.epoch, event.metrics, self._kept.module)
+        self.best.update(event.epoch, event.metrics, self.kept.module)
         state.metrics = event.metrics | used
-        state.was_validated = self._evaluate is not None and any(name.startswith("val/") for name in event.metrics)
+        if self._evaluate is not None:
+            state.was_validated = any(name.startswith("val/") for name in event.metrics)
         if self._stopping is not None:
             self._stopping.on_epoch_end(state)
-        if isinstance(module, TorchModel) and module.should_stop(event.metrics):
+        if isinstance(module, TorchModel) and call_own(module, "should_stop", event.metrics):
             state.stop("model")
-        if training.validate_every_epochs == 1 or state.was_validated:
-            self._values.observe(event.metrics)
+        self._values.observe(event.metrics)
         state.values |= self._values.set(event.epoch, event.step)
+        self.position.is_whole = True
         try:
             if state.was_validated:
                 self._callbacks.call("on_validation_end")
@@ -262,18 +278,30 @@ class TorchFitting(Fitting):
             self._end_epoch(event.epoch, state.metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the training stands, between two steps: numbers, text and tensors."""
+        """Return where the training stands, between two steps: numbers, text and tensors.
+
+        Raises:
+            NonFiniteLossError: A loss or a weight is NaN or infinite.
+        """
         parts = {name: part.state_dict() for name, part in self._parts.items()}
+        check_weights(self.learner.module, self.position.step)
         return {
             "epoch": self.position.epochs + (self.position.steps_in_epoch > 0),
             "step": self.position.step,
             "is_epoch_end": self.position.steps_in_epoch == 0,
             # In pairs, because JSON is written with its keys sorted.
             "history": [[name, values] for name, values in self.history.items()],
+            "stop_reason": self._state.stop_reason,
+            "module": self._unbundled(),
             "data": self._data.digest("train"),
             "random": random_state(self.learner.device),
             "parts": parts,
         }
+
+    def _unbundled(self) -> dict[str, Any]:
+        """Return the tensors of the module that the bundle's weights do not hold: all, where those are averages."""
+        bundled = self.learner.final_state() if self._update.average is None else {}
+        return {name: each for name, each in self.learner.module.state_dict().items() if name not in bundled}
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -303,8 +331,10 @@ class TorchFitting(Fitting):
                 part.load_state_dict(state["parts"][name])
         self.history = {name: list(values) for name, values in state["history"]}
         self._state.epoch, self._state.step = state["epoch"], state["step"]
+        if state["stop_reason"] == "model":  # a training that was over is not trained on
+            self._state.stop_reason = "model"
         if self._stopping is not None and self._state.stop_reason is None:
-            self._state.stop_reason = self._stopping.verdict()  # a training that was over is not trained on
+            self._state.stop_reason = self._stopping.verdict()
         set_random_state(state["random"], self.learner.device)  # last: what came before may have drawn
 
     @property
@@ -332,12 +362,24 @@ class TorchFitting(Fitting):
             return  # which nobody had noticed yet; the checkpoint before it is the one to go on from
 
 
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 def _plan(training: Training) -> Plan:
     names = Plan.__dataclass_fields__
     return Plan(**{name: getattr(training, name) for name in names})
 
 
-def _explained(events: Iterator[Event], state: TrainingState) -> Iterator[Event]:
+def _explained(events: Iterator[Event], state: TrainingState, batch_size: int) -> Iterator[Event]:
     """Say where it was, when the model, the loss or a metric fails in the middle.
 
     Raises:
@@ -347,20 +389,25 @@ def _explained(events: Iterator[Event], state: TrainingState) -> Iterator[Event]
         yield from events
     except GymtrainError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise TrainingError(f"training failed after step {state.step}, in epoch {state.epoch}: {error}") from error
+    except _FAILURES as error:
+        hint = ""
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+            hint = (
+                f"; there is not enough memory, and model.training.batch_size is {batch_size}: try a smaller one, with "
+                f"accumulate for steps of as many rows"
+            )
+        message = f"training failed after step {state.step}, in epoch {state.epoch}: {error}{hint}"
+        raise TrainingError(message) from error
 
 
-def _known_metrics(metrics: Metrics, evaluate: Evaluation | None) -> list[str]:
-    return ["train/loss", *([] if evaluate is None else ["val/loss", *(f"val/{name}" for name in metrics.names)])]
-
-
-def _best_weights(training: Training, metrics: Metrics, known: list[str], learner: TorchLearner) -> BestWeights:
-    monitor = training.monitor
-    if monitor == "auto":
-        monitor = "val/loss" if "val/loss" in known else None
+def _best_weights(
+    training: Training, usual: str | None, metrics: Metrics, known: list[str], learner: TorchLearner
+) -> BestWeights:
+    monitor = usual if training.monitor == "auto" else training.monitor
     module = learner.module
-    own = {"has_improved": module.has_improved} if isinstance(module, TorchModel) else {}
+    own = {}
+    if isinstance(module, TorchModel) and training.monitor is not None:
+        own["has_improved"] = partial(call_own, module, "has_improved")
     return BestWeights(monitor, known, metrics.higher_is_better, **own)
 
 
@@ -369,9 +416,7 @@ def _stopping(training: Training, monitor: str, metrics: Metrics, known: list[st
     if spec is None:
         return None
     name = monitor if spec.monitor == "auto" else spec.monitor
-    if name not in known:
-        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-        raise SpecError([Fault("model.training.early_stopping.monitor", f"there is no metric {name!r}{hint}")])
+    check_known(name, known, "model.training.early_stopping.monitor")
     mode = spec.mode or ("max" if metrics.higher_is_better(name.partition("/")[2]) else "min")
     return EarlyStopping(name, mode, **spec.model_dump(exclude={"monitor", "mode"}))
 

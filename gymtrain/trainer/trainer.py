@@ -124,10 +124,10 @@ class Trainer:
             >>> result["status"], len(result["metrics"]["train/loss"])
             ('FINISHED', 2)
         """
-        from gymtrain.trainer.sanity import training_run
+        from gymtrain.trainer.sanity import make_run
         from gymtrain.training.callbacks import Callback
 
-        run = training_run(
+        run = make_run(
             self._experiment,
             [callbacks] if isinstance(callbacks, Callback) else callbacks or (),
             resume,

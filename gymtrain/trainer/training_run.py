@@ -16,7 +16,7 @@ from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.frames import Frame
 from gymtrain.errors import NonFiniteLossError
 from gymtrain.hardware import collect_in_background
-from gymtrain.models.contract import LibraryLearner
+from gymtrain.models.contract import Learner, LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
@@ -135,7 +135,7 @@ class TrainingRun:
                 if self._checkpoints is not None:
                     self._checkpoints.wait()
                 if fitting.has_learned:
-                    self.predictor = _predictor(fitting, data, fitting.weights)
+                    self.predictor = _predictor(fitting.learner, data, fitting.weights)
         with self.stages("evaluate_model"):
             self._tested = fitting.evaluate("test")
             self.state.metrics |= self._tested
@@ -170,8 +170,7 @@ class TrainingRun:
         monitored = None
         if state["is_epoch_end"] and math.isfinite(value):
             monitored = str(best.monitor), value, best.mode
-        weights = fitting.learner.module.state_dict()
-        self._checkpoints.write(self.spec, _predictor(fitting, data, "last"), state, weights, monitored)
+        self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored)
 
     def _report_data(self, data: Prepared) -> None:
         name = self.experiment.dataset.dataset.type
@@ -240,12 +239,12 @@ class TrainingRun:
                 warnings.warn(f"the result is in trainer.result alone: {error}", stacklevel=5)
 
 
-def _predictor(fitting: Fitting, data: Prepared, weights: str) -> Predictor:
+def _predictor(learner: Learner, data: Prepared, weights: str) -> Predictor:
     few = data.rows["train"][:SELFCHECK_ROWS]
     return Predictor(
         data.features,
         data.pipeline,
-        fitting.learner,
+        learner,
         data.inputs["train"].shape[1:],
         weights,
         data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few],

@@ -17,7 +17,7 @@ class BestWeights:
     """Keeps the weights of the epoch whose monitored metric is the best so far.
 
     Args:
-        monitor: The name of the metric; None to keep none, so that the last epoch's stay.
+        monitor: The name of the metric; None to keep none by a metric, so that the last epoch's stay.
         known: The names of the metrics that there will be.
         higher_is_better: Tells the direction of a metric by its name.
         has_improved: Asked first, with the metrics of an epoch and those of the best: None leaves it to the metric.
@@ -33,9 +33,8 @@ class BestWeights:
         higher_is_better: Callable[[str], bool],
         has_improved: Callable[[dict[str, float], dict[str, float]], bool | None] = lambda metrics, best: None,
     ) -> None:
-        if monitor is not None and monitor not in known:
-            hint = did_you_mean(monitor, known) or f"; there are {', '.join(sorted(known))}"
-            raise SpecError([Fault("model.training.monitor", f"there is no metric {monitor!r}{hint}")])
+        if monitor is not None:
+            check_known(monitor, known, "model.training.monitor")
         self.monitor = monitor
         self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
         self._has_improved = has_improved
@@ -45,17 +44,20 @@ class BestWeights:
         self._state: dict[str, Any] = {}
 
     def update(self, epoch: int, metrics: dict[str, float], module: nn.Module) -> None:
-        """Look at the metrics of an epoch, and copy the weights if it is the best; one without a number never is."""
-        if self.monitor is None or not math.isfinite(metrics.get(self.monitor, math.nan)):
-            return
+        """Look at the metrics of an epoch, and copy the weights if it is the best; a metric has to be a number."""
+        value = metrics.get(str(self.monitor), math.nan)
         is_better = self._has_improved(metrics, self.metrics)
-        value = metrics[self.monitor]
         if is_better is None:
-            is_better = self.epoch is None or (value > self.value if self.mode == "max" else value < self.value)
+            is_better = math.isfinite(value) and self._is_better(value)
         if is_better:
             self.epoch, self.value = epoch, value
             self.metrics = dict(metrics)
             self._copy(module.state_dict())
+
+    def _is_better(self, value: float) -> bool:
+        if self.epoch is None or not math.isfinite(self.value):
+            return True
+        return value > self.value if self.mode == "max" else value < self.value
 
     def _copy(self, state: dict[str, Any]) -> None:
         """Copy in place where there is a copy: two of them beside the weights would be one too many."""
@@ -74,7 +76,7 @@ class BestWeights:
             module.load_state_dict(self._state)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return which epoch it was; None when nothing was monitored, or never was a number."""
+        """Return which epoch it was; None when none was the best: nothing was monitored, or never was a number."""
         if self.epoch is None:
             return None
         return {"epoch": self.epoch, "metric": self.monitor, "value": self.value, "mode": self.mode}
@@ -87,3 +89,14 @@ class BestWeights:
         """Take back what was seen."""
         self.epoch, self.value = state["epoch"], state["value"]
         self.metrics, self._state = state["metrics"], state["state"]
+
+
+def check_known(monitor: str, known: Collection[str], path: str) -> None:
+    """Refuse a metric that there will not be.
+
+    Raises:
+        SpecError: It is not among the known ones.
+    """
+    if monitor not in known:
+        hint = did_you_mean(monitor, known) or f"; there are {', '.join(sorted(known))}"
+        raise SpecError([Fault(path, f"there is no metric {monitor!r}{hint}")])

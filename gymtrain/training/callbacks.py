@@ -37,7 +37,7 @@ class TrainingState:
         stop_reason: Why training is to stop; None to go on.
         exception: What ended training, while `on_exception` is called.
         values: What is scheduled, and the learning rate, as they are now.
-        was_validated: Whether the model was validated at the end of this epoch.
+        was_validated: Whether the model was validated at the end of this epoch; None where there are no rows for it.
         data_seconds: How long it has taken, in this training, to gather and to augment batches.
         wants_checkpoint: Whether a checkpoint was asked for that is not written yet.
     """
@@ -52,7 +52,7 @@ class TrainingState:
     stop_reason: str | None = None
     exception: BaseException | None = None
     values: dict[str, float] = field(default_factory=dict)
-    was_validated: bool = False
+    was_validated: bool | None = None
     data_seconds: float = 0.0
     wants_checkpoint: bool = False
     logged: list[tuple[str, float, int]] = field(default_factory=list, repr=False)

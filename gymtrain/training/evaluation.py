@@ -40,6 +40,10 @@ class Evaluation:
         self.part, self.X, self.targets = part, X.to(device), targets.to(device)
         self.metrics, self.loss_of, self._check = metrics, loss_of, check
 
+    def first(self, rows: int, dtype: torch.dtype) -> Batch:
+        """Return the first rows, as a module takes them."""
+        return Batch(self.X[:rows].to(dtype), self.targets[:rows])
+
     def __call__(self, learner: Learner) -> dict[str, float]:
         """Return the loss, if there is one, and the metrics: means over the rows, whatever the size of a block."""
         if isinstance(learner, TorchLearner):
@@ -51,8 +55,7 @@ class Evaluation:
     def _of_module(self, learner: TorchLearner) -> dict[str, float]:
         sums: dict[str, torch.Tensor] = {}
         has_outputs = False
-        learner.module.eval()
-        with torch.inference_mode():
+        with learner.evaluating(self.loss_of):
             for inputs, targets in self._blocks():
                 outputs, values = learner.outputs(self.part, Batch(inputs.to(learner.dtype), targets))
                 if outputs is not None:
@@ -63,7 +66,8 @@ class Evaluation:
                 for name, value in values.items():
                     sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value * len(targets)
         means = {name: float(total) / len(self.X) for name, total in sums.items()}
-        return means | (self.metrics.compute() if has_outputs else {})
+        # What the model's own step worked out stands before a metric of that name.
+        return means | (self.metrics.compute() | means if has_outputs else {})
 
     def _blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Blocks as large as is reasonable: nothing is remembered for a backward pass."""

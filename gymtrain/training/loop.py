@@ -15,7 +15,7 @@ from gymtrain.data.batch import Batch
 from gymtrain.data.randomness import mix
 from gymtrain.models.seeding import reseed
 from gymtrain.training.batches import Batches
-from gymtrain.training.position import Position
+from gymtrain.training.position import Position, check_weights
 from gymtrain.training.update import Outcome, Update
 
 # Below it, the smallest normal float32, the weights of a window are none.
@@ -57,7 +57,7 @@ class Plan:
         accumulate: Batches in a step.
         steps_per_epoch: Steps in an epoch; None for one pass over the rows.
         validate_every_epochs: Epochs from one validation to the next; the last epoch is always validated.
-        validate_every_steps: Steps from one validation within an epoch to the next; None for none.
+        validate_every_steps: Steps from one validation to the next, also within an epoch; None for none.
     """
 
     epochs: int | None
@@ -69,13 +69,31 @@ class Plan:
 
     def is_over(self, position: Position) -> bool:
         """Tell whether all planned epochs or steps were taken."""
-        return position.epochs == self.epochs or position.step == self.max_steps
+        has_epochs = self.epochs is not None and position.epochs >= self.epochs
+        has_steps = self.max_steps is not None and position.step >= self.max_steps
+        return has_epochs or (has_steps and position.steps_in_epoch == 0)  # an epoch that has begun is ended
 
     def batches_left(self, batches: Batches, position: Position) -> Iterator[Batch]:
         """Return the batches that the running epoch still has to go through."""
         each = len(batches) if self.steps_per_epoch is None else self.steps_per_epoch * self.accumulate
         passed = min(position.steps_in_epoch * self.accumulate, each)
-        return islice(batches.stream(position.epochs * each + passed), each - passed)
+        left = each - passed
+        if self.max_steps is not None:
+            left = min(left, max(self.max_steps - position.step, 0) * self.accumulate)
+        return islice(batches.stream(position.epochs * each + passed), left)
+
+    def is_validation_due(self, position: Position) -> bool:
+        """Tell whether the model is to be validated before the next step of the running epoch."""
+        return position.steps_in_epoch > 0 and position.validated != position.step and self._is_of_steps(position)
+
+    def is_last_validation_due(self, position: Position) -> bool:
+        """Tell whether the model is to be validated at the end of the running epoch."""
+        epoch = position.epochs + 1
+        is_last = epoch == self.epochs or position.step == self.max_steps
+        return epoch % self.validate_every_epochs == 0 or is_last or self._is_of_steps(position)
+
+    def _is_of_steps(self, position: Position) -> bool:
+        return self.validate_every_steps is not None and position.step % self.validate_every_steps == 0
 
 
 def fit(
@@ -111,9 +129,16 @@ def fit(
     while not plan.is_over(position) and not should_stop():
         epoch, started = position.epochs + 1, perf_counter()
         if position.steps_in_epoch == 0:
-            reseed(mix(seed, epoch))  # so that dropout depends on nothing that came before
+            reseed(mix(seed, epoch), batches.device)  # so that dropout depends on nothing that came before
         module.train()
         for window in windows(plan.batches_left(batches, position), plan.accumulate):
+            if plan.is_validation_due(position):
+                validated = validate()
+                position.validated = position.step
+                yield ValidationEnd(epoch, position.step, validated)
+                if should_stop():
+                    break
+                module.train()
             position.is_whole = False
             update.zero_grad()
             shares = shares_of(window)
@@ -127,17 +152,15 @@ def fit(
             loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
             position.take(loss, sum(batch.size for batch in window))
             yield StepEnd(epoch, position.step, loss)
-            if plan.validate_every_steps is not None and position.step % plan.validate_every_steps == 0:
-                yield ValidationEnd(epoch, position.step, validate())
-                module.train()
-            if position.step == plan.max_steps or should_stop():
+            if should_stop():
                 break
         position.losses.fetch()  # a loss that is not finite is an error, and not worth a validation
-        is_due = epoch % plan.validate_every_epochs == 0 or epoch == plan.epochs or position.step == plan.max_steps
-        validated = validate() if is_due or should_stop() else {}
+        check_weights(module, position.step)
+        validated = validate() if plan.is_last_validation_due(position) or should_stop() else {}
         metrics = {f"train/{name}": value for name, value in position.losses.means().items()} | validated
         position.end_epoch()
         yield EpochEnd(epoch, position.step, metrics, perf_counter() - started)
+        position.is_whole = True
 
 
 def windows(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:

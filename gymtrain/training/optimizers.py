@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gymtrain.errors import Fault, SpecError, TrainingError, some
-from gymtrain.models.torch_model import TorchModel
+from gymtrain.models.torch_model import TorchModel, call_own
 from gymtrain.specs.components import Component
 
 # Those with a fused kernel on CPU and CUDA in every torch that we take: one pass over all parameters, not several
@@ -30,7 +30,7 @@ def build_optimizers(component: Component, module: nn.Module, device: torch.devi
     make = partial(make_optimizer, component, device)
     if not isinstance(module, TorchModel):
         return {"loss": make([parameter for parameter in module.parameters() if parameter.requires_grad])}
-    made = module.configure_optimizer(make)
+    made = call_own(module, "configure_optimizer", make)
     optimizers = dict(made) if isinstance(made, Mapping) else {"loss": made}
     odd = [type(each).__name__ for each in optimizers.values() if not isinstance(each, torch.optim.Optimizer)]
     if odd or not optimizers:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from gymtrain.errors import NonFiniteLossError
 
@@ -103,6 +104,7 @@ class Position:
         steps_in_epoch: Those of them in the epoch that is running; 0 when none is.
         losses: What these steps gave.
         is_whole: Whether the last step is over; within one there is nothing that could be gone on from.
+        validated: The step after which the model was last validated within an epoch.
     """
 
     epochs: int = 0
@@ -110,6 +112,7 @@ class Position:
     steps_in_epoch: int = 0
     losses: Losses = field(default_factory=Losses)
     is_whole: bool = True
+    validated: int = 0
 
     def take(self, loss: torch.Tensor, size: Size) -> None:
         """Count a step with its mean loss over so many rows, or so much weight."""
@@ -119,7 +122,8 @@ class Position:
         self.is_whole = True
 
     def end_epoch(self) -> None:
-        """Count an epoch."""
+        """Count an epoch; it is for whoever goes through the events to say when all that belongs to it is done."""
+        self.is_whole = False
         self.epochs += 1
         self.steps_in_epoch = 0
 
@@ -130,12 +134,14 @@ class Position:
             "step": self.step,
             "steps_in_epoch": self.steps_in_epoch,
             "losses": self.losses.state_dict(),
+            "validated": self.validated,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.epochs, self.step, self.steps_in_epoch = state["epochs"], state["step"], state["steps_in_epoch"]
         self.losses.load_state_dict(state["losses"])
+        self.validated = state["validated"]
 
 
 def _numbers(values: Sequence[Size]) -> list[float]:
@@ -145,6 +151,27 @@ def _numbers(values: Sequence[Size]) -> list[float]:
     return [float(value) for value in values]
 
 
+def check_weights(module: nn.Module, step: int) -> None:
+    """Refuse weights that nothing can be predicted with.
+
+    Raises:
+        NonFiniteLossError: One of them is NaN or infinite.
+    """
+    sums = [tensor.sum(dtype=torch.float32) for tensor in module.state_dict().values() if _is_floating(tensor)]
+    if sums and not math.isfinite(torch.stack(sums).sum().item()):
+        raise NonFiniteLossError(f"the weights became NaN or infinite at step {step}; {_REMEDY}")
+
+
+def _is_floating(tensor: object) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+
+
+_REMEDY = (
+    "try a smaller learning rate (model.training.optimizer.lr), scaled features (a preprocessor such as "
+    "standard_scaler), or targets of moderate size"
+)
+
+
 def check_finite(loss: float, step: int) -> None:
     """Refuse a loss that nothing can be learned from.
 
@@ -152,7 +179,4 @@ def check_finite(loss: float, step: int) -> None:
         NonFiniteLossError: It is NaN or infinite.
     """
     if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss became {loss} at step {step}; try a smaller learning rate (model.training.optimizer.lr), scaled "
-            f"features (a preprocessor such as standard_scaler), or targets of moderate size"
-        )
+        raise NonFiniteLossError(f"the loss became {loss} at step {step}; {_REMEDY}")

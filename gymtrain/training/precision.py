@@ -13,14 +13,14 @@ Precision = str
 _AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
-def parameter_dtype(precision: Precision) -> torch.dtype:
-    """Return the type of the weights: float32 but where all of the model is in half precision.
+def parameter_dtype(precision: Precision) -> torch.dtype | None:
+    """Return the type that all weights are brought to; None where each keeps its own.
 
     Example:
         >>> parameter_dtype("bf16"), parameter_dtype("bf16-true")
-        (torch.float32, torch.bfloat16)
+        (None, torch.bfloat16)
     """
-    return torch.bfloat16 if precision == "bf16-true" else torch.float32
+    return torch.bfloat16 if precision == "bf16-true" else None
 
 
 def with_precision(step: Callable[..., Any], precision: Precision, device: torch.device) -> Callable[..., Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-from gymtrain.errors import Fault, SpecError, did_you_mean
+from gymtrain.errors import Fault, SpecError
+from gymtrain.training.best import check_known
 from gymtrain.training.schedules import Plateau, Schedule
 
 
@@ -20,8 +21,6 @@ class ScheduledValues:
             their ratio to it.
         epochs: How many epochs are planned.
         steps: How many optimizer steps are planned.
-        monitor: The metric that a plateau looks at when it names none.
-        higher_is_better: Tells the direction of a metric by its name.
 
     Raises:
         SpecError: A schedule leaves something open that training does not know either.
@@ -34,8 +33,6 @@ class ScheduledValues:
         *,
         epochs: int,
         steps: int,
-        monitor: str,
-        higher_is_better: Callable[[str], bool],
     ) -> None:
         self._schedules = dict(schedules)
         self.step_values: dict[str, float] = {}
@@ -50,15 +47,29 @@ class ScheduledValues:
                 for position, group in enumerate(optimizer.param_groups)
                 if name in group
             ]
-            if isinstance(schedule, Plateau):
-                schedule.monitor = schedule.monitor or monitor
-                schedule.mode = schedule.mode or ("max" if higher_is_better(schedule.monitor) else "min")
             try:
                 schedule.begin(initial, steps if schedule.by == "step" else epochs)
             except ValueError as error:
                 raise SpecError([Fault(f"model.training.schedule.{name}", str(error))]) from error
         self.by_step = any(schedule.by == "step" for schedule in self._schedules.values())
         """Whether any changes from step to step."""
+
+    def watch(self, monitor: str, known: Collection[str], higher_is_better: Callable[[str], bool]) -> None:
+        """Tell those that look at a metric which one, where they do not say.
+
+        Args:
+            monitor: The name of the metric.
+            known: The names of the metrics that there will be.
+            higher_is_better: Tells the direction of a metric by its name.
+
+        Raises:
+            SpecError: One looks at a metric that is not among them.
+        """
+        for name, schedule in self._schedules.items():
+            if isinstance(schedule, Plateau):
+                schedule.monitor = schedule.monitor or monitor
+                schedule.mode = schedule.mode or ("max" if higher_is_better(schedule.monitor) else "min")
+                check_known(schedule.monitor, known, f"model.training.schedule.{name}.monitor")
 
     def set(self, epochs: int, steps: int) -> dict[str, float]:
         """Give everyone the values for what comes after so many epochs and steps, and return them."""
@@ -81,19 +92,10 @@ class ScheduledValues:
                 schedule.load_state_dict(state[name])
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Show the metrics of an epoch to those that look at one.
-
-        Raises:
-            SpecError: The metric is not there.
-        """
-        for name, schedule in self._schedules.items():
-            if isinstance(schedule, Plateau):
-                monitor = str(schedule.monitor)
-                if monitor not in metrics:
-                    hint = did_you_mean(monitor, metrics) or f"; there are {', '.join(sorted(metrics))}"
-                    path = f"model.training.schedule.{name}.monitor"
-                    raise SpecError([Fault(path, f"there is no metric {monitor!r}{hint}")])
-                schedule.observe(metrics[monitor])
+        """Show the metrics of an epoch to those that look at one that is there: not every epoch is validated."""
+        for schedule in self._schedules.values():
+            if isinstance(schedule, Plateau) and str(schedule.monitor) in metrics:
+                schedule.observe(metrics[str(schedule.monitor)])
 
     def at(self, epochs: int, steps: int) -> dict[str, float]:
         """Return the values for what comes after so many epochs and steps."""

@@ -47,8 +47,8 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, state: TrainingState) -> None:
         """Look at the metric."""
         if self.monitor not in state.metrics:
-            if self.monitor.startswith("val/") and not state.was_validated and self._last is not None:
-                return  # an epoch that was not validated
+            if self.monitor.startswith("val/") and state.was_validated is False:
+                return
             raise KeyError(f"there is no metric {self.monitor!r}; there are {', '.join(sorted(state.metrics))}")
         value = state.metrics[self.monitor]
         sign = 1.0 if self.mode == "min" else -1.0

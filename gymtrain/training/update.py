@@ -99,10 +99,10 @@ class Update:
         scaler = self._scaler
         if self._clip_grad_norm is not None or self._clip_grad_value is not None:
             self._clip()
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             if scaler is None:
                 optimizer.step()
-            else:
+            elif any(parameter.grad is not None for parameter in self._parameters[name]):  # the scaler insists on one
                 scaler.step(optimizer)
         if scaler is not None:
             scaler.update()

@@ -579,3 +579,49 @@ def test_estimate_shows_what_a_prediction_costs(bundle: Path) -> None:
 
 def test_estimate_refuses_a_number_of_repetitions_below_one(bundle: Path) -> None:
     assert run("estimate", bundle, "--repetitions", "0").exit_code == 2
+
+
+def test_find_lr_shows_a_suggestion_and_the_curve(data: Path, tmp_path: Path) -> None:
+    spec = written(tmp_path / "spec.yaml", spec_of(tmp_path, data))
+
+    shown = run("find-lr", spec, "--steps", "40", "--maximum", "1")
+    printed = run("find-lr", spec, "--steps", "40", "--maximum", "1", "--root", tmp_path / "elsewhere", "--json")
+
+    assert shown.exit_code == printed.exit_code == 0, shown.output
+    found = json.loads(printed.stdout)
+    assert f"suggestion  {found['lr']:.2g}" in shown.stdout
+    assert "smoothed loss" in shown.stdout
+    assert found["curve"]["lr"][0] == 1e-7
+    assert Path(found["run"]["run_dir"]).is_relative_to(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("arguments", [("--steps", "9"), ("--minimum", "1", "--maximum", "0.1")])
+def test_find_lr_refuses_a_range_that_is_none(arguments: tuple[str, ...], data: Path, tmp_path: Path) -> None:
+    assert run("find-lr", written(tmp_path / "spec.yaml", spec_of(tmp_path, data)), *arguments).exit_code == 2
+
+
+def test_train_tries_everything_for_one_step(data: Path, tmp_path: Path) -> None:
+    done = run("train", written(tmp_path / "spec.yaml", spec_of(tmp_path, data)), "--fast-dev-run")
+
+    assert done.exit_code == 0, done.output
+    assert "FINISHED, fast_dev_run" in done.stdout
+
+
+def test_train_tries_to_learn_a_few_batches_by_heart(data: Path, tmp_path: Path) -> None:
+    done = run("train", written(tmp_path / "spec.yaml", spec_of(tmp_path, data)), "--overfit-batches", "1", "--json")
+
+    assert done.exit_code == 0, done.output
+    assert "test/loss" not in json.loads(done.stdout)["metrics"]
+
+
+@pytest.mark.parametrize("option", [("--fast-dev-run",), ("--overfit-batches", "1")])
+def test_train_has_no_model_to_save_of_what_only_tries_something(
+    option: tuple[str, ...], data: Path, tmp_path: Path
+) -> None:
+    spec = written(tmp_path / "spec.yaml", spec_of(tmp_path, data))
+
+    done = run("train", spec, *option, "--save", tmp_path / "model.zip")
+
+    assert done.exit_code == 2
+    assert "leave no model to write" in done.stderr
+    assert not (tmp_path / "runs").exists()
