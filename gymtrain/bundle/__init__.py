@@ -7,7 +7,7 @@ come and go as `Tensor`, what skops made as bytes.
 
 from __future__ import annotations
 
-from gymtrain.bundle.atomic import atomic_write
+from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.reader import Bundle, inspect, open_bundle
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
@@ -22,6 +22,7 @@ __all__ = [
     "from_numpy",
     "inspect",
     "open_bundle",
+    "remove_leftovers",
     "to_numpy",
     "write",
 ]

@@ -8,11 +8,18 @@ import logging
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
+if sys.platform != "win32":
+    import fcntl
+
 logger = logging.getLogger(__name__)
+
+_PREFIX, _SUFFIX = ".gymtrain-", ".tmp"
 
 
 @contextlib.contextmanager
@@ -22,6 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The bytes go to a hidden file in the same directory, are flushed to the disk and then renamed over `path`, so that
     neither an exception nor a power cut leaves half a file; after an error the old file is as it was. A new file gets
     the permissions that `open` would give it, an old one keeps its own, a symlink keeps pointing where it pointed.
+    Hidden files that killed processes have left in the directory are removed.
 
     Args:
         path: Where the file goes; its directory must exist.
@@ -44,28 +52,78 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     _check_target(target, os.fspath(path))
-    # The name of the target is left out: with it a name of the longest allowed length would not fit any more.
-    temporary = target.parent / f".gymtrain-{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    remove_leftovers(target.parent)
+    temporary: Path | None = None
     try:
-        with open(temporary, "xb") as file:
-            try:
-                if target.exists():
-                    os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            except BaseException:
-                _discard(file)
-                raise
-        os.replace(temporary, target)
+        temporary, created, lock = _create_in(target.parent)
+        with lock:
+            with created as file:
+                try:
+                    if target.exists():
+                        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                except BaseException:
+                    _discard(file)
+                    raise
+            os.replace(temporary, target)
         _sync_directory(target.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # why it could not be written is what counts
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and str(error.filename) in ("None", str(temporary)):
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # why it could not be written is what counts
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and _is_hidden_from_the_user(error.filename):
             error = type(error)(error.errno, error.strerror, os.fspath(path)).with_traceback(error.__traceback__)
             raise error from None
         raise
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete the hidden files that processes have left in a directory which were killed while they wrote.
+
+    Files that are being written, by this process or another one, are left alone: their writers hold a lock on them,
+    which ends with the process, however it ends. A number of a process would say less: other machines and containers
+    that share the directory have the same numbers.
+
+    Example:
+        >>> import tempfile
+        >>> directory = Path(tempfile.mkdtemp())
+        >>> (directory / ".gymtrain-4711-0123456789ab.tmp").touch()
+        >>> remove_leftovers(directory)
+        >>> list(directory.iterdir())
+        []
+    """
+    if sys.platform == "win32":  # where there is no such lock
+        return
+    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+        try:
+            with open(path, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except OSError as error:
+            logger.debug("%s: left where it is: %s", path, error)
+
+
+def _create_in(directory: Path) -> tuple[Path, BinaryIO, AbstractContextManager[object]]:
+    """Create a hidden file that nobody takes for a leftover until it is closed and the lock on it is left."""
+    while True:
+        # The name of the target is left out: with it a name of the longest allowed length would not fit any more.
+        path = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}{_SUFFIX}"
+        file = open(path, "xb")  # noqa: SIM115 - the caller closes it
+        if sys.platform == "win32":
+            return path, file, contextlib.nullcontext()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # then nobody else can lock it, and so nobody removes it
+            logger.debug("%s: this file system has no locks: %s", directory, error)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file, open(os.dup(file.fileno()), "wb")
+        file.close()  # taken for a leftover before it was locked
+
+
+def _is_hidden_from_the_user(name: object) -> bool:
+    return name is None or os.path.basename(str(name)).startswith(_PREFIX)
 
 
 def _check_target(target: Path, given: str) -> None:

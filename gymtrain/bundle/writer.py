@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, cast
 
 from gymtrain.bundle import format as bundle_format
@@ -28,7 +31,8 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
 
     Raises:
         SaveError: The contents have something that the format has no place for; nothing was written.
-        OSError: The file could not be written; what was there before still is.
+        OSError: The file could not be written; what was there before still is. Of a full disk it says how many bytes
+            are needed.
 
     Example:
         >>> import tempfile
@@ -43,7 +47,7 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
     """
     _check(contents)
     members = list(_members(contents))
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with _telling_what_is_needed(path, members), atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         digests = {}
         for name, content in members:
             if isinstance(content, bytes):
@@ -51,6 +55,21 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
             else:
                 digests[name] = _write_tensors(file, archive, name, content)
         _write_bytes(archive, bundle_format.MANIFEST, _manifest(contents, digests))
+
+
+@contextmanager
+def _telling_what_is_needed(
+    path: str | os.PathLike[str], members: list[tuple[str, bytes | Mapping[str, Tensor]]]
+) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sizes = [len(each) if isinstance(each, bytes) else tensors.encoded_bytes(each) for _, each in members]
+        free = shutil.disk_usage(os.path.dirname(os.path.realpath(path))).free
+        message = f"{error.strerror}; about {sum(sizes):,} bytes are needed, {free:,} are free"
+        raise OSError(error.errno, message, error.filename) from None
 
 
 def _check(contents: Contents) -> None:

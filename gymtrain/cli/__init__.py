@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
+from gymtrain.cli.recovery import doctor, sync
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
@@ -311,6 +312,10 @@ def estimate(
         from gymtrain.cli.reports import print_estimate
 
         print_estimate(found)
+
+
+app.command()(sync)
+app.command()(doctor)
 
 
 def _find_modules_here() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gymtrain.bundle import Bundle, Contents, open_bundle, write
+from gymtrain.bundle import Bundle, Contents, open_bundle, remove_leftovers, write
 from gymtrain.errors import BundleError, TrainingError, some
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
@@ -156,10 +156,12 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
         raise TrainingError(f"resume: got {resume!r}; expected 'auto', the path of a checkpoint or of a run, or False")
     if resume == "auto":
         root = Path(experiment.tracking.root).expanduser()
+        _clean([*root.glob("*/*"), *root.glob("*/*/checkpoints")])
         return next(_readable(root.glob("*/*/checkpoints/epoch-*.zip"), spec, only_fitting=True), None)
     path = Path(resume).expanduser()
     if not path.exists():
         raise TrainingError(f"resume: there is no {str(path)!r}")
+    _clean([path, path / "checkpoints"])
     candidates = [*path.glob("epoch-*.zip"), *path.glob("checkpoints/epoch-*.zip")] if path.is_dir() else [path]
     with warnings.catch_warnings(record=True) as skipped:
         warnings.simplefilter("always")
@@ -170,6 +172,12 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
     for each in skipped:
         warnings.warn(str(each.message), stacklevel=2)
     return found
+
+
+def _clean(directories: Iterable[Path]) -> None:
+    """Remove what trainings that died while they were writing have left."""
+    for directory in directories:
+        remove_leftovers(directory)
 
 
 def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool) -> Iterator[Resumed]:
@@ -187,7 +195,7 @@ def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool
                         f"{', '.join(MAY_CHANGE)} and the tracking may change"
                     )
                 yield _resumed(path, bundle, differing)
-        except BundleError as error:
+        except (BundleError, OSError) as error:  # one may be deleted in the meantime, by the training that it is of
             warnings.warn(f"resume: {error}; the checkpoint before it is taken", stacklevel=2)
 
 
@@ -196,8 +204,15 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
     runs: dict[Path, list[Path]] = {}
     for path in paths:
         runs.setdefault(path.parent, []).append(path)
-    ordered = sorted(runs.values(), key=lambda run: max(path.stat().st_mtime_ns for path in run), reverse=True)
+    ordered = sorted(runs.values(), key=lambda run: max(map(_written_at, run)), reverse=True)
     return [path for run in ordered for path in sorted(run, reverse=True)]
+
+
+def _written_at(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _resumed(path: Path, bundle: Bundle, changes: dict[str, str]) -> Resumed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.trainer.sampling import order_of
 from gymtrain.trainer.step_log import Speed, StepLog
+from gymtrain.trainer.watching import best_weights, early_stopping
 from gymtrain.training.averaging import Average
 from gymtrain.training.batches import Batches
-from gymtrain.training.best import BestWeights, check_known
 from gymtrain.training.callbacks import Callbacks, TrainingState
 from gymtrain.training.compiling import Step, compiled
 from gymtrain.training.loop import EpochEnd, Plan, StepEnd, ValidationEnd, fit
@@ -34,7 +34,6 @@ from gymtrain.training.position import Position, check_weights
 from gymtrain.training.precision import gradient_scaler, in_float32, with_precision
 from gymtrain.training.rehearsal import rehearse, rehearse_evaluation
 from gymtrain.training.scheduled_values import ScheduledValues
-from gymtrain.training.stopping import EarlyStopping
 from gymtrain.training.update import Update
 
 Event = StepEnd | ValidationEnd | EpochEnd
@@ -82,6 +81,7 @@ class TorchFitting(Fitting):
             seeded(self.training.seed, self.learner.device),
             deterministic(self.training.deterministic),
             self._interruption.waiting(),
+            _explained_by(self._resumed),
         ):
             self._assemble()
             if self._resumed is not None:
@@ -150,14 +150,14 @@ class TorchFitting(Fitting):
         metrics = self._evaluate.metrics if self._evaluate else Metrics([], learner.task)
         if self._evaluate is not None:
             known = known + [f"val/{name}" for name in rehearse_evaluation(learner, self._evaluate)]
-        test = self._evaluation("test")
-        if test is not None:  # which would fail when all is done
+        test = self._evaluation("test") if isinstance(learner.module, TorchModel) else None
+        if test is not None:  # its step would fail when all is done
             rehearse_evaluation(learner, test)
         usual = "val/loss" if "val/loss" in known else None
-        self.best = _best_weights(training, usual, metrics, known, learner)
+        self.best = best_weights(training, usual, metrics, known, learner.module)
         monitor = self.best.monitor or usual or "train/loss"
         self._values.watch(monitor, known, lambda name: metrics.higher_is_better(name.partition("/")[2]))
-        self._stopping = _stopping(training, monitor, metrics, known)
+        self._stopping = early_stopping(training, monitor, metrics, known)
 
     def _scheduled(self, optimizers: dict[str, torch.optim.Optimizer]) -> ScheduledValues:
         training, state = self.training, self._state
@@ -324,12 +324,17 @@ class TorchFitting(Fitting):
         """
         state = resumed.state
         if state["data"] != self._data.digest("train"):
-            raise TrainingError("resume: the rows of the train part are not those that the checkpoint was trained on")
+            raise TrainingError(
+                f"resume: the rows of the train part are not those that the checkpoint {resumed.path} was trained on"
+            )
         self.learner.module.load_state_dict(resumed.weights)
         for name, part in self._parts.items():
             if name in state["parts"]:  # early stopping may be new
                 part.load_state_dict(state["parts"][name])
-        self.history = {name: list(values) for name, values in state["history"]}
+        self.history = {
+            str(name): [None if value is None else float(value) for value in values]
+            for name, values in state["history"]
+        }
         self._state.epoch, self._state.step = state["epoch"], state["step"]
         if state["stop_reason"] == "model":  # a training that was over is not trained on
             self._state.stop_reason = "model"
@@ -400,25 +405,21 @@ def _explained(events: Iterator[Event], state: TrainingState, batch_size: int) -
         raise TrainingError(message) from error
 
 
-def _best_weights(
-    training: Training, usual: str | None, metrics: Metrics, known: list[str], learner: TorchLearner
-) -> BestWeights:
-    monitor = usual if training.monitor == "auto" else training.monitor
-    module = learner.module
-    own = {}
-    if isinstance(module, TorchModel) and training.monitor is not None:
-        own["has_improved"] = partial(call_own, module, "has_improved")
-    return BestWeights(monitor, known, metrics.higher_is_better, **own)
+@contextmanager
+def _explained_by(resumed: Resumed | None) -> Iterator[None]:
+    """Name the checkpoint, where something fails that nobody has explained: what is in it may be of anybody's making.
 
-
-def _stopping(training: Training, monitor: str, metrics: Metrics, known: list[str]) -> EarlyStopping | None:
-    spec = training.early_stopping
-    if spec is None:
-        return None
-    name = monitor if spec.monitor == "auto" else spec.monitor
-    check_known(name, known, "model.training.early_stopping.monitor")
-    mode = spec.mode or ("max" if metrics.higher_is_better(name.partition("/")[2]) else "min")
-    return EarlyStopping(name, mode, **spec.model_dump(exclude={"monitor", "mode"}))
+    Raises:
+        TrainingError: With the cause chained.
+    """
+    try:
+        yield
+    except GymtrainError:
+        raise
+    except _FAILURES as error:
+        if resumed is None:
+            raise
+        raise TrainingError(f"resume: what is in {resumed.path} does not fit this training: {error!r}") from error
 
 
 def _planned_steps(training: Training, steps_per_epoch: int) -> int:

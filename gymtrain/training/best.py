@@ -87,8 +87,9 @@ class BestWeights:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what was seen."""
-        self.epoch, self.value = state["epoch"], state["value"]
-        self.metrics, self._state = state["metrics"], state["state"]
+        self.epoch = None if state["epoch"] is None else int(state["epoch"])
+        self.value, self._state = float(state["value"]), state["state"]
+        self.metrics = {str(name): float(value) for name, value in state["metrics"].items()}
 
 
 def check_known(monitor: str, known: Collection[str], path: str) -> None:

@@ -112,6 +112,7 @@ def fit(
 
         for each epoch:
             for each window of batches:
+                validate, if it is due within the epoch
                 zero_grad
                 for each batch of it:  forward and loss, backward
                 step

@@ -127,10 +127,25 @@ class Update:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back.
+
+        Raises:
+            ValueError: It is of other parameters.
+        """
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            _check_shapes(optimizer)
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a state that torch takes without a look, and whose end a fused kernel then writes beyond."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError(
+                    f"optimizer: {name} has the shape {tuple(value.shape)}; its parameter has {tuple(parameter.shape)}"
+                )

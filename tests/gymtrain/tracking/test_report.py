@@ -137,7 +137,7 @@ def test_the_data_of_a_run_is_described(kept):
     assert training.schema["shape"] == [6]
 
 
-# Endings.
+# Endings (F48).
 
 
 def written(run_directory):

@@ -350,8 +350,6 @@ def test_a_signal_within_a_validation_ends_it_between_two_blocks_and_changes_no_
 
     # The first of two blocks: the second is not begun. Before the first validation there is a rehearsal.
     user_torch_models.Interrupted.validations_left = 2 * validation
-        2 * validation + 1
-    )  # two blocks each, and two rows before the first
     with pytest.raises(KeyboardInterrupt):
         first.train()
     resumed.train(resume="auto")
