@@ -54,6 +54,8 @@ class Report:
             raise TrainingError(
                 f"tracking.root: cannot write to {str(self.run.directory)!r} ({error.strerror}); give another root"
             ) from error
+        except TrackerError as error:
+            raise TrainingError(f"tracking: {error}") from error
         if self._options.log_system_metrics and self._names:
             self._system = SystemMetrics()
             self._system.start()

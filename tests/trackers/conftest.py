@@ -1,5 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import pytest
 
 
@@ -13,3 +25,127 @@ def mlflow_root(tmp_path_factory):
 def _no_tracking_uri(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+class MLflowServer:
+    """A server in processes of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{directory}/server.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(directory / "artifacts")]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (directory / "server.log").open("wb") as log:
+            self._child = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=directory, env=environment, start_new_session=True
+            )
+        for _ in range(1200):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError((directory / "server.log").read_text())
+
+    def stop(self) -> None:
+        os.killpg(self._child.pid, 15)
+        self._child.wait(60)
+
+
+class Proxy:
+    """Passes requests on; `fault(method, path, body)` may answer otherwise, by the name of a fault or a reply."""
+
+    def __init__(self, server: MLflowServer) -> None:
+        self._server = server
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.fault = lambda method, path, body: "pass"
+        self.arrivals: list[tuple[float, str, str]] = []
+        self.released = threading.Event()
+        self._listening: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_request(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                proxy.arrivals.append((time.monotonic(), self.command, self.path))
+                proxy._answer(self, body)
+
+            do_GET = do_POST = do_PUT = do_PATCH = handle_request  # noqa: N815
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        class Listening(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client: object) -> None:
+                pass  # the client has gone, which some tests are about
+
+        self._listening = Listening(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self._listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        if self._listening is not None:
+            self._listening.shutdown()
+            self._listening.server_close()
+            self._listening = None
+
+    def _answer(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        fault = self.fault(handler.command, handler.path, body)
+        if fault == "black hole":
+            self.released.wait(60)
+            return
+        if isinstance(fault, tuple):
+            status, headers, content = fault
+            self._reply(handler, status, headers, content)
+            return
+        if isinstance(fault, float):
+            time.sleep(fault)
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        headers = {key: value for key, value in handler.headers.items() if key.lower() not in ("host", "connection")}
+        with contextlib.closing(connection):
+            connection.request(handler.command, handler.path, body, headers)
+            reply = connection.getresponse()
+            content = reply.read()
+        if fault == "cut":  # the server has stored it, and the client never hears of it
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        kind = {"Content-Type": reply.headers.get("Content-Type", "application/json")}
+        self._reply(handler, reply.status, kind, content)
+
+    def _reply(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes) -> None:
+        handler.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        handler.wfile.write(content)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real MLflow server on a SQLite store."""
+    server = MLflowServer(tmp_path_factory.mktemp("mlflow server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(server):
+    """What stands in front of the server and misbehaves on request."""
+    proxy = Proxy(server)
+    proxy.start()
+    yield proxy
+    proxy.released.set()
+    proxy.stop()

@@ -113,6 +113,8 @@ def table(events, tag):
 
 
 class TestMLflow(TrackerConformance):
+    takes_calls_twice = True
+
     @pytest.fixture
     def root(self, mlflow_root: Path) -> Path:
         return mlflow_root

@@ -7,36 +7,49 @@
         for epoch in range(1, 11):
             recorder.log_metrics({"train/loss": 1 / epoch}, step=epoch)
 
-Calls on a `Recorder` go to a journal on disk and return; a thread of its own tells the trackers. A `Tracker` stores
-runs in one kind of store; write your own by subclassing it, name it with `register`, and check it with
-`gymtrain_trackers.conformance.TrackerConformance`.
+Calls on a `Recorder` go to a journal on disk and return; threads of their own tell the trackers. What a tracker missed
+is delivered later by `sync`. A `Tracker` stores runs in one kind of store; write your own by subclassing it, name it
+with `register`, and check it with `gymtrain_trackers.conformance.TrackerConformance`.
 """
 
 from __future__ import annotations
 
-from .errors import ArgumentError, MissingPackageError, TrackerError, TrackingWarning
-from .group import Group
+from .errors import (
+    ArgumentError,
+    MissingPackageError,
+    RejectedError,
+    RunBusyError,
+    TemporaryError,
+    TrackerError,
+    TrackingWarning,
+)
 from .journal import read_journal
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
 from .run import DatasetInput, Metric, Run, Status
+from .syncing import Synced, sync, unfinished
 from .tracker import Tracker
 
 __all__ = [
     "ArgumentError",
     "DatasetInput",
-    "Group",
     "Metric",
     "MissingPackageError",
     "Recorder",
+    "RejectedError",
     "Run",
+    "RunBusyError",
     "Status",
+    "Synced",
+    "TemporaryError",
     "Tracker",
     "TrackerError",
     "TrackingWarning",
     "load",
     "read_journal",
     "register",
+    "sync",
     "tracker_class",
     "tracker_names",
+    "unfinished",
 ]

@@ -8,21 +8,27 @@
         def read(self, tracker, run):
             return Stored(params=..., metrics=..., status=...)
 
+A tracker of a remote store sets `takes_calls_twice = True`: its calls are made again when an answer is lost.
+
 `read` is called after `end` and asks the store itself, not the tracker's memory. A field of `Stored` that is None
 says that the tracker does not keep such things; the tests that are about them are then skipped.
 """
 
 from __future__ import annotations
 
+import gc
+import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import pytest
 
+from .errors import RejectedError, TemporaryError
 from .run import DatasetInput, Metric, Run, Status
-from .strict_json import dumps
+from .strict_json import dumps, plain
 from .tracker import Tracker
 
 T = TypeVar("T")
@@ -58,6 +64,9 @@ class TrackerConformance:
     def tracker(self) -> Tracker:
         """Return a new tracker that was not started."""
         raise NotImplementedError("override the fixture `tracker`")
+
+    takes_calls_twice: ClassVar[bool] = False
+    """Whether the tracker may raise temporary errors after it has stored something, so that a call comes twice."""
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -189,6 +198,64 @@ class TrackerConformance:
         tracker.start(run)
         tracker.end(status)
         assert _kept(self.read(tracker, run).status) == status
+
+    def test_a_call_that_is_made_again_stores_nothing_twice(self, tracker: Tracker, run: Run) -> None:
+        """As after an answer that was lost; for a tracker that says that its store makes up for it."""
+        if not self.takes_calls_twice:
+            pytest.skip("the tracker does not raise temporary errors")
+        point = Metric("loss", 0.5, 1, run.started)
+        tracker.start(run)
+        for _ in range(2):
+            tracker.log_params({"lr": 0.1})
+            tracker.log_tags({"team": "a"})
+            tracker.log_metrics([point])
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).metrics) == {"loss": [(1, 0.5)]}
+
+    def test_a_run_is_gone_on_with_by_another_process(self, tracker: Tracker, run: Run) -> None:
+        """The new tracker resumes behind the last call, or else is told everything again: the store is the same."""
+        recipe = tracker.arguments(run) if tracker.is_lasting else None
+        if recipe is None:
+            pytest.skip("the tracker cannot be made again")
+        first = type(tracker)(**recipe)
+        first.prepare()
+        first.start(run)
+        first.log_params({"lr": 0.1, "layer[0]": 1})
+        first.log_metrics([Metric("loss", 0.5, 1, run.started), Metric("layer[0]", 1.0, 1, run.started)])
+        state = json.loads(dumps(first.state()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # its process died, so it has closed nothing
+            del first
+            gc.collect()
+        other = type(tracker)(**recipe)
+        other.prepare()
+        if not other.resume(run, state):
+            other.start(run)
+            other.log_params({"lr": 0.1, "layer[0]": 1})
+            other.log_metrics([Metric("loss", 0.5, 1, run.started), Metric("layer[0]", 1.0, 1, run.started)])
+        other.log_metrics([Metric("loss", 0.25, 2, run.started), Metric("layer(0)", 2.0, 1, run.started)])
+        other.end("FINISHED")
+        metrics = _kept(self.read(other, run).metrics)
+        assert metrics["loss"] == [(1, 0.5), (2, 0.25)]
+        assert len(metrics) == 3
+        assert sum(len(points) for points in metrics.values()) == 4
+
+    def test_what_the_journal_keeps_of_the_tracker_is_json_without_secrets(self, tracker: Tracker, run: Run) -> None:
+        """Arguments and state are written to disk beside the run."""
+        recipe = tracker.arguments(run)
+        tracker.start(run)
+        tracker.log_metric("loss", 0.5, step=1)
+        assert plain(recipe) == recipe
+        assert plain(tracker.state()) == tracker.state()
+        tracker.end("FINISHED")
+
+    def test_what_passes_is_told_from_what_does_not(self, tracker: Tracker) -> None:
+        """What the network does passes; a bug does not."""
+        assert tracker.is_temporary(TemporaryError("503"))
+        assert tracker.is_temporary(ConnectionRefusedError())
+        assert tracker.is_temporary(TimeoutError())
+        assert not tracker.is_temporary(ValueError())
+        assert not tracker.is_temporary(RejectedError(["one"]))
 
     def test_info_is_json_and_does_not_change_at_the_end(self, tracker: Tracker, run: Run) -> None:
         """Callers keep what they were told at the start."""

@@ -1,106 +1,146 @@
 from __future__ import annotations
 
-import logging
+import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from .run import JSON
+from .delivery import Delivery, Failure
+from .journal import Journal
+from .run import JSON, Status
 from .tracker import Tracker
 
-logger = logging.getLogger(__name__)
-
-
-class Failure(NamedTuple):
-    """What went wrong, in words, and the error itself."""
-
-    message: str
-    error: BaseException
-
-
-@dataclass
-class Sink:
-    """A tracker and how it is doing."""
-
-    name: str
-    tracker: Tracker
-    is_started: bool = False
-    is_ended: bool = False
-    info: dict[str, JSON] = field(default_factory=dict)
-    error: str | None = None
-
-    def takes(self, verb: str) -> bool:
-        """Whether the call should be tried: a tracker that failed only gets its `end`, lest its run stay open."""
-        return (verb == "start" and self.error is None) or (self.is_started and (self.error is None or verb == "end"))
+STARTING = 6  # times as patient with a tracker that imports its packages and opens its store
 
 
 class Group:
-    """Passes each call on to several trackers; one that fails does not keep it from the others.
+    """Several trackers that are told one journal, each at its own pace; one that fails does not concern the others.
 
-    Attributes:
-        failures: What went wrong and was not reported yet, oldest first; safe to empty from another thread.
-
-    Example:
-        >>> from gymtrain_trackers import Run, load
-        >>> first, second = load("history"), load("history")
-        >>> group = Group([first, second])
-        >>> group.each("start", Run.new("/tmp/runs"))
-        >>> group.each("log_params", {"lr": 0.1})
-        >>> group.each("end", "FINISHED")
-        >>> second.params, list(group.info())
-        ({'lr': 0.1}, ['history', 'history-2'])
+    Args:
+        trackers: By name.
+        journal: What they are told.
+        directory: The run's.
+        finished: Called when the last of them needs neither the journal nor the run's directory any longer.
+        failures: Gets what went wrong, oldest first; safe to empty from another thread.
     """
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._sinks: list[Sink] = []
-        for tracker in trackers:
-            same = sum(sink.tracker.name == tracker.name for sink in self._sinks)
-            self._sinks.append(Sink(f"{tracker.name}-{same + 1}" if same else tracker.name, tracker))
-        self.failures: deque[Failure] = deque()
+    def __init__(
+        self,
+        trackers: dict[str, Tracker],
+        journal: Journal,
+        directory: Path,
+        finished: Callable[[], None],
+        failures: deque[Failure],
+    ) -> None:
+        self._finished = finished
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._at_work = len(trackers) + 1  # and whoever calls `finish`
+        self._deliveries = [
+            Delivery(name, tracker, journal, directory, failures.append, self._one_less)
+            for name, tracker in trackers.items()
+        ]
 
-    def prepare(self) -> None:
-        """Let every tracker import what it needs; never raises. A missing package is reported by `start`."""
-        for sink in self._sinks:
-            try:
-                sink.tracker.prepare()
-            except ImportError as error:
-                logger.debug("tracker %s: %s", sink.name, error)
-            except Exception as error:
-                self._failed(sink, f"prepare raised {type(error).__name__}: {error}", error)
+    def start(self) -> None:
+        """Start to tell them."""
+        for delivery in self._deliveries:
+            delivery.start()
 
-    def each(self, verb: str, *arguments: Any) -> None:
-        """Call the method `verb` of every tracker that still works; never raises."""
-        for sink in self._sinks:
-            if not sink.takes(verb):
-                continue
-            try:
-                getattr(sink.tracker, verb)(*arguments)
-                if verb == "start":
-                    sink.is_started = True
-                    sink.info = sink.tracker.info()
-                sink.is_ended = verb == "end"
-            except Exception as error:
-                self._failed(sink, f"{verb} raised {type(error).__name__}: {error}", error)
+    def wake(self) -> None:
+        """Tell them at once what is new."""
+        for delivery in self._deliveries:
+            delivery.wake()
 
-    def give_up(self, seconds: float) -> None:
-        """Mark every tracker that has not come to its end as failed, because nobody waits for it any longer."""
-        for sink in self._sinks:
-            if not sink.is_ended:
-                late = TimeoutError(f"still busy {seconds:g} s after the end of the run")
-                self._failed(sink, str(late), late)
+    def wait_prepared(self, timeout: float | None) -> bool:
+        """Wait until all have imported their packages; return False if `timeout` seconds were not enough."""
+        return _wait_all([delivery.prepared for delivery in self._deliveries], timeout)
+
+    def wait_started(self, timeout: float | None) -> bool:
+        """Wait until each has started or failed; return False if `timeout` seconds were not enough."""
+        return _wait_all([delivery.started for delivery in self._deliveries], timeout)
+
+    def finish(self, status: Status | None, seconds: float, *, is_patient: bool = True) -> dict[str, int]:
+        """Wait until all were told everything; for one that does not get on, `seconds` at most.
+
+        Args:
+            status: How the run ended, for trackers that failed for good.
+            seconds: How long to wait.
+            is_patient: Whether to wait for one that is known to fail.
+
+        Returns:
+            By tracker, how many entries of the journal it was not told; `failures` says why.
+        """
+        closed = time.monotonic()
+        for delivery in self._deliveries:
+            delivery.close(status)
+        try:
+            for delivery in self._deliveries:
+                if not _wait_for(delivery, closed, seconds, is_patient):
+                    self._give_up(delivery, seconds)
+            return {delivery.name: delivery.undelivered() for delivery in self._deliveries}
+        finally:
+            for delivery in self._deliveries:
+                delivery.abandon()
+            self._one_less()
 
     def info(self) -> dict[str, JSON]:
         """Return what each tracker says of itself, with `status` "ok" or "degraded" and then `error`."""
         return {
-            sink.name: {**sink.info, "status": "degraded", "error": sink.error}
-            if sink.error is not None
-            else {**sink.info, "status": "ok"}
-            for sink in self._sinks
+            delivery.name: {**delivery.info, "status": "ok"}
+            if delivery.error is None
+            else {**delivery.info, "status": "degraded", "error": delivery.error}
+            for delivery in self._deliveries
         }
 
-    def _failed(self, sink: Sink, what: str, error: Exception) -> None:
-        logger.debug("tracker %s failed", sink.name, exc_info=error)
-        if sink.error is None:
-            sink.error = what
-            self.failures.append(Failure(f"tracker {sink.name!r}: {what}; the run goes on without it", error))
+    def _give_up(self, delivery: Delivery, seconds: float) -> None:
+        delivery.abandon()
+        late = delivery.error or f"still busy {seconds:g} s after the end of the run"
+        delivery.error = late
+        self._failures.append(
+            Failure(
+                f"tracker {delivery.name!r}: {late}; {delivery.undelivered()} entries of the journal are not delivered",
+                TimeoutError(late),
+            )
+        )
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._at_work -= 1
+            is_last = self._at_work == 0
+        if is_last:
+            self._finished()
+
+
+def named(trackers: Sequence[Tracker]) -> dict[str, Tracker]:
+    """Return the trackers by name; the second of a name gets a number.
+
+    Example:
+        >>> from gymtrain_trackers import load
+        >>> list(named([load("jsonl"), load("mlflow"), load("jsonl")]))
+        ['jsonl', 'mlflow', 'jsonl-2']
+    """
+    found: dict[str, Tracker] = {}
+    for tracker in trackers:
+        same = sum(other.name == tracker.name for other in found.values())
+        found[f"{tracker.name}-{same + 1}" if same else tracker.name] = tracker
+    return found
+
+
+def _wait_all(events: list[threading.Event], timeout: float | None) -> bool:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return all(event.wait(None if deadline is None else max(0.0, deadline - time.monotonic())) for event in events)
+
+
+def _wait_for(delivery: Delivery, closed: float, seconds: float, is_patient: bool) -> bool:
+    """Wait until it has ended, or has not got on for `seconds`; return whether it has ended."""
+    while not delivery.join(0.05):
+        if delivery.is_failing and delivery.error is not None and not is_patient:
+            return False
+        is_starting = not delivery.started.is_set() and not delivery.is_failing
+        patience = seconds * STARTING if is_starting else seconds
+        # A store that fails gets no more time because it did something just before.
+        alive = closed if delivery.is_failing else max(closed, delivery.sign_of_life)
+        if time.monotonic() > alive + patience:
+            return False
+    return True

@@ -34,6 +34,7 @@ class HistoryTracker(Tracker):
     """
 
     name = "history"
+    is_lasting = False
 
     def __init__(self) -> None:
         self.run: Run | None = None

@@ -1,38 +1,49 @@
 """The journal: every call of a run, one strict JSON object per line, in order.
 
-Each line has the `verb` and its arguments. What is in the journal can be told to trackers again, so it is the
-record of a run that does not depend on any store. Images lie in files beside it.
+Each line has the `verb`, its arguments and the time. The journal is the queue from which the trackers are told, and
+the record of a run that does not depend on any store. Images lie in files beside it.
 
-    {"verb":"start","id":"…","experiment":"digits","name":"mlp","started":1763750000.0,"version":1}
-    {"verb":"log_params","params":{"model/type":"mlp"}}
+    {"verb":"start","id":"…","experiment":"digits","name":"mlp","started":1763750000.0,"version":1,"trackers":[…]}
+    {"verb":"log_params","params":{"model/type":"mlp"},"time":1763750000.1}
     {"verb":"log_metrics","metrics":[["train/loss",0.25,1,1763750001.5]]}
-    {"verb":"log_image","path":"figures/confusion_000001.png","name":"confusion","step":1}
-    {"verb":"end","status":"FINISHED"}
+    {"verb":"log_image","path":"figures/confusion_000001.png","name":"confusion","step":1,"time":1763750002.0}
+    {"verb":"end","status":"FINISHED","time":1763750003.0}
+
+A line that a kill or a loss of power cut short is closed by the next writer, and every reader passes over it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .errors import TrackerError
-from .images import decode_png
-from .run import DatasetInput, Metric, Run
-from .strict_json import plain
+from .files import AppendFile
 
-VERSION = 1
+BACKLOG_ENTRIES = 100_000
+READ_BYTES = 1 << 20
+RETRY_SECONDS = 1.0
 
 Entry: TypeAlias = dict[str, Any]
 
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_BEGINNING = b'{"verb":"'
+
 
 class Journal:
-    """An append-only file; each entry has left the process when `append` returns.
+    """An append-only file, also the queue of the trackers; each entry has left the process when `append` returns.
+
+    While the disk is full, entries wait in memory, up to `BACKLOG_ENTRIES`, and are written when there is room again;
+    readers see them at once and at the same place.
 
     Args:
         path: The file; its directory must exist.
+        report: Told once when the disk is full, and by `close` what was not written.
 
     Example:
         >>> import tempfile
@@ -44,99 +55,124 @@ class Journal:
         [{'verb': 'log_tags', 'tags': {'team': 'a'}}]
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, report: Callable[[str, OSError], None] | None = None) -> None:
         self.path = path
-        self._file = path.open("a", encoding="ascii")
+        self._report = report
+        self._lock = threading.Lock()
+        self._backlog: deque[bytes] = deque()
+        self._dropped = 0
+        self._next_try = 0.0
+        self._file = AppendFile(path)
+        self.end = self._file.size
+        if self.end and self._file.read(self.end - 1, 1) != b"\n":
+            self._add(b"\n")
 
     def append(self, entry: Entry) -> None:
         """Write one entry and hand it to the operating system, which keeps it even if this process is killed."""
-        self._file.write(json.dumps(entry, allow_nan=False, separators=(",", ":")) + "\n")
-        self._file.flush()
+        line = _encode(entry).encode("ascii") + b"\n"
+        with self._lock:
+            self._add(line)
+
+    def read(self, offset: int) -> bytes:
+        """Return whole lines from `offset` on, about a mebibyte of them; nothing if there are none yet."""
+        count = READ_BYTES
+        while True:
+            data = self._read(offset, count)
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole or len(data) < count:
+                return whole
+            count *= 2
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Try once more to write what waits in memory, and close the file; a second call does nothing."""
+        with self._lock:
+            error = self._write_backlog()
+            if error is not None and self._report is not None:
+                lost = len(self._backlog) + self._dropped
+                self._report(f"journal {self.path}: {lost} entries could not be written: {error}", error)
+            self._file.close()
+
+    def _add(self, line: bytes) -> None:
+        if self._backlog:
+            self._keep(line)
+            if time.monotonic() >= self._next_try:
+                self._write_backlog()
+            return
+        try:
+            self._file.write(line)
+            self.end += len(line)
+        except OSError as error:
+            self._keep(line)
+            self._next_try = time.monotonic() + RETRY_SECONDS
+            if self._report is not None:
+                self._report(
+                    f"journal {self.path}: {error}; up to {BACKLOG_ENTRIES} entries wait in memory for room", error
+                )
+
+    def _keep(self, line: bytes) -> None:
+        if len(self._backlog) >= BACKLOG_ENTRIES:
+            self._dropped += 1
+            return
+        self._backlog.append(line)
+        self.end += len(line)
+
+    def _write_backlog(self) -> OSError | None:
+        try:
+            while self._backlog:
+                self._file.write(self._backlog[0])
+                self._backlog.popleft()
+        except OSError as error:
+            self._next_try = time.monotonic() + RETRY_SECONDS
+            return error
+        return OSError(f"the memory for them was full ({BACKLOG_ENTRIES})") if self._dropped else None
+
+    def _read(self, offset: int, count: int) -> bytes:
+        # Without the lock where that is possible: whoever logs must not wait for a disk to be read.
+        if offset < self._file.size:
+            return self._file.read(offset, count)
+        with self._lock:
+            if offset < self._file.size:
+                return self._file.read(offset, count)
+            begin = offset - self._file.size
+            return b"".join(self._backlog)[begin : begin + count]
+
+
+def entries(data: bytes, offset: int) -> Iterator[tuple[Entry | None, int]]:
+    r"""Yield each entry of whole lines and the offset behind it; None for a line that is damaged or was cut short.
+
+    Example:
+        >>> list(entries(b'{"verb":"end"}\n{"ve\n', 100))
+        [({'verb': 'end'}, 115), (None, 120)]
+    """
+    for line in data.splitlines(keepends=True):
+        offset += len(line)
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        yield (entry if isinstance(entry, dict) and "verb" in entry else None), offset
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a journal; a last line that a kill cut short is left out.
+    """Yield the entries of a journal; lines that a kill cut short are left out.
 
     Raises:
         TrackerError: a line is not an entry.
     """
-    with path.open(encoding="ascii") as file:
+    with path.open("rb") as file:
         for count, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise TrackerError(f"{path}, line {count}: got {line[:80]!r}; expected a JSON object") from error
+            for entry, _ in entries(line, 0):
+                if entry is not None:
+                    yield entry
+                elif not _is_cut_short(line):
+                    raise TrackerError(
+                        f"{path}, line {count}: got {line[:80].decode('latin-1')!r}; expected a JSON object"
+                    )
 
 
-def start_entry(run: Run) -> Entry:
-    """Return the first entry of a run."""
-    entry = {"verb": "start", "id": run.id, "experiment": run.experiment, "name": run.name, "root": str(run.root)}
-    return entry | {"directory": str(run.directory), "started": run.started, "version": VERSION}
-
-
-def inputs_entry(inputs: list[DatasetInput]) -> Entry:
-    """Return the entry of the data of a run."""
-    return {"verb": "log_inputs", "inputs": [plain(asdict(each)) for each in inputs]}
-
-
-def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
-    """Return what the tracker's method `entry["verb"]` takes.
-
-    Args:
-        entry: As given to the journal or read from it.
-        directory: The run's, from which relative paths are taken.
-
-    Raises:
-        TrackerError: the verb is unknown.
-        OSError: the file of an image is gone.
-    """
-    match entry["verb"]:
-        case "start":
-            root, own = Path(entry["root"]), Path(entry["directory"])
-            return (Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"]),)
-        case "log_params":
-            return (entry["params"],)
-        case "log_tags":
-            return (entry["tags"],)
-        case "log_metrics":
-            return ([Metric(key, float(value), step, timestamp) for key, value, step, timestamp in entry["metrics"]],)
-        case "log_asset":
-            return (directory / entry["path"], entry["name"])
-        case "log_image":
-            return (decode_png((directory / entry["path"]).read_bytes()), entry["name"], entry["step"])
-        case "log_inputs":
-            return ([DatasetInput(**each) for each in entry["inputs"]],)
-        case "end":
-            return (entry["status"],)
-        case verb:
-            raise TrackerError(f"{directory}: the journal has the unknown verb {verb!r}; a newer version wrote it")
-
-
-def merged(entries: list[Entry]) -> Iterator[Entry]:
-    """Yield the entries with consecutive metrics as one, because stores take many points as fast as one.
-
-    Example:
-        >>> [entry["verb"] for entry in merged([
-        ...     {"verb": "log_metrics", "metrics": [["a", 1.0, 1, 0.0]]},
-        ...     {"verb": "log_metrics", "metrics": [["a", 2.0, 2, 0.0]]},
-        ...     {"verb": "end", "status": "FINISHED"},
-        ... ])]
-        ['log_metrics', 'end']
-    """
-    metrics: list[Any] = []
-    for entry in entries:
-        if entry["verb"] == "log_metrics":
-            metrics += entry["metrics"]
-            continue
-        if metrics:
-            yield {"verb": "log_metrics", "metrics": metrics}
-            metrics = []
-        yield entry
-    if metrics:
-        yield {"verb": "log_metrics", "metrics": metrics}
+def _is_cut_short(line: bytes) -> bool:
+    start = line.rstrip(b"\n")
+    # A loss of power may also leave a stretch of zeros where the data had not reached the disk.
+    return start.startswith(_BEGINNING) or _BEGINNING.startswith(start) or not start.strip(b"\0")

@@ -1,13 +1,15 @@
 # ruff: noqa: D102  (what the methods do is said in Tracker)
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .errors import ArgumentError
+from .files import AppendFile
 from .run import JSON, DatasetInput, Metric, Run, Status
 from .strict_json import dumps, plain
 from .tracker import Tracker
@@ -17,7 +19,8 @@ class JSONLinesTracker(Tracker):
     """Appends one strict JSON object per line to a file, for other programs to read.
 
     Each object has a `kind`: `start`, `params`, `tags`, `metric`, `asset`, `input` or `end`. A value that is not finite
-    is the string `NaN`, `Infinity` or `-Infinity`. Images are left out.
+    is the string `NaN`, `Infinity` or `-Infinity`. Images are left out. A run that is told again goes on behind its
+    last complete line.
 
     Args:
         path: The file; None means `metrics.jsonl` in the directory of the run. A relative path is taken from the
@@ -38,13 +41,17 @@ class JSONLinesTracker(Tracker):
         self._path = None if path is None else Path(path).absolute()
         if self._path is not None and self._path.is_dir():
             raise ArgumentError(f"jsonl path: {path!r} is a directory; expected the path of a file")
-        self._file: IO[str] | None = None
+        self._file: AppendFile | None = None
+        self._lines_there = 0
 
     def start(self, run: Run) -> None:
         if self._path is None:
             self._path = run.directory / "metrics.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        if self._file is not None:
+            self._file.close()
+        self._file = AppendFile(self._path)
+        self._lines_there = _lines_of(self._path, run.id)
         self._write(
             {"kind": "start", "run_id": run.id, "experiment": run.experiment, "name": run.name, "time": run.started}
         )
@@ -72,7 +79,28 @@ class JSONLinesTracker(Tracker):
     def info(self) -> dict[str, JSON]:
         return {"path": plain(self._path), "ui": f"tail -f {shlex.quote(str(self._path))}"}
 
+    def arguments(self, run: Run) -> dict[str, JSON]:
+        return {"path": plain(self._path)}
+
     def _write(self, *objects: Mapping[str, Any]) -> None:
         assert self._file is not None, "start() comes first"
-        self._file.writelines(dumps(each) + "\n" for each in objects)
-        self._file.flush()
+        there = min(self._lines_there, len(objects))
+        if there < len(objects):
+            self._file.write("".join(dumps(each) + "\n" for each in objects[there:]).encode())
+        self._lines_there -= there
+
+
+def _lines_of(path: Path, run_id: str) -> int:
+    """Cut off a last line that a kill left incomplete; return how many lines the run has already."""
+    whole, count = 0, 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(whole)
+                break
+            whole += len(line)
+            if b'"kind":"start"' in line:
+                count = int(json.loads(line).get("run_id") == run_id)
+            elif count:
+                count += 1
+    return count

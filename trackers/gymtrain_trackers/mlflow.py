@@ -1,19 +1,34 @@
 # ruff: noqa: D102  (what the methods do is said in Tracker)
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
 import shutil
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .errors import RejectedError, TrackerError
+from .images import encode_png
+from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
 from .mlflow_keys import PARAM_CHARACTERS, TAG_CHARACTERS, Keys, allowed_key, shortened
-from .mlflow_store import checked_uri, import_mlflow, open_store, resolve, ui_command, without_password
+from .mlflow_store import (
+    Store,
+    checked_uri,
+    import_mlflow,
+    open_store,
+    resolve,
+    ui_command,
+    with_password,
+    without_password,
+)
 from .run import JSON, DatasetInput, Metric, Run, Status
-from .strict_json import as_text
+from .strict_json import as_text, plain
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -35,7 +50,10 @@ class MLflowTracker(Tracker):
     Keys that MLflow refuses are rewritten (``layer[0]`` becomes ``layer_0_``); values other than strings are stored as
     JSON; what is longer than MLflow holds ends in its SHA-256. Values that are not finite, which break the pages of
     MLflow, are left out and counted in the tag `gymtrain.nonfinite`. A param cannot change: a second value is listed
-    in the tag `gymtrain.param_drift`. The tag `gymtrain.run_id` holds `Run.id`.
+    in the tag `gymtrain.param_drift`. The tag `gymtrain.run_id` holds `Run.id`, by which the run is found again.
+
+    Everything may be told twice: a point is the same row of the store if its key, value, step and time are the same; a
+    param, a tag, a data set or a file replaces its like.
 
     Args:
         tracking_uri: `sqlite:///path/to/mlflow.db`, `http://host:5000` and the like. None means the environment
@@ -56,7 +74,7 @@ class MLflowTracker(Tracker):
     requires = ("mlflow>=3.1", "filelock>=3.13")
 
     def __init__(self, tracking_uri: str | None = None, artifact_location: str | None = None) -> None:
-        self._given_uri = checked_uri(tracking_uri, "mlflow tracking_uri") or checked_uri(
+        self._given_uri = checked_uri(with_password(tracking_uri), "mlflow tracking_uri") or checked_uri(
             os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI"
         )
         if artifact_location is not None and "://" not in artifact_location:
@@ -76,42 +94,63 @@ class MLflowTracker(Tracker):
     def start(self, run: Run) -> None:
         store = resolve(self._given_uri, self._given_location, run.root)
         self._client, experiment_id = open_store(store, run.experiment)
-        from mlflow.tracking.context.registry import resolve_tags
+        self._attach(store, self._found(experiment_id, run) or self._created(experiment_id, run))
 
-        created = self._client.create_run(
-            experiment_id,
-            start_time=int(run.started * 1000),
-            run_name=run.name,
-            tags=resolve_tags({"gymtrain.run_id": run.id}),
-        )
-        self._run_id = created.info.run_id
-        self._info = {
-            "run_id": self._run_id,
-            "experiment_id": experiment_id,
-            "tracking_uri": without_password(store.tracking_uri),
-            "artifact_uri": created.info.artifact_uri,
-            "ui": ui_command(store.tracking_uri, experiment_id, self._run_id),
-        }
+    def resume(self, run: Run, state: Any) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        if not isinstance(state, dict):
+            return False
+        store = resolve(self._given_uri, self._given_location, run.root)
+        self._client, _ = open_store(store, run.experiment)
+        try:
+            found = self._client.get_run(state["run_id"])
+        except MlflowException as error:
+            if status_of(error) == NOT_FOUND:
+                return False
+            raise
+        if found.info.lifecycle_stage == "deleted":
+            raise TrackerError(f"the run {state['run_id']} was deleted from {without_password(store.tracking_uri)}")
+        self._attach(store, found)
+        self._metric_keys, self._param_keys, self._tag_keys = (Keys(names) for names in state["keys"])
+        self._params, self._drift, self._nonfinite = state["params"], state["drift"], state["nonfinite"]
+        return True
+
+    def reopen(self) -> None:
+        self._client.update_run(self._run_id, status="RUNNING")
+
+    def state(self) -> JSON:
+        keys = [plain(each.names) for each in (self._metric_keys, self._param_keys, self._tag_keys)]
+        told = {"params": plain(self._params), "drift": plain(self._drift), "nonfinite": self._nonfinite}
+        return {"run_id": self._run_id, "keys": keys, **told}
+
+    def arguments(self, run: Run) -> dict[str, JSON]:
+        store = resolve(self._given_uri, self._given_location, run.root)
+        return {"tracking_uri": without_password(store.tracking_uri), "artifact_location": self._given_location}
+
+    def is_temporary(self, error: Exception) -> bool:
+        return may_pass(status_of(error)) or super().is_temporary(error)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
         texts = {self._param_keys[key]: as_text(value) for key, value in params.items()}
         fresh = {key: text for key, text in texts.items() if key not in self._params}
-        for batch in batches(list(_shortened(fresh, PARAM_CHARACTERS, "params").items()), PARAMS_PER_BATCH):
-            self._client.log_batch(self._run_id, params=[Param(key, text) for key, text in batch], synchronous=True)
-            self._params.update((key, fresh[key]) for key, _ in batch)
-        drift = {key: [self._params[key], text] for key, text in texts.items() if text != self._params[key]}
+        items = [Param(key, text) for key, text in _shortened(fresh, PARAM_CHARACTERS, "params").items()]
+        rejected = self._send("params", items, PARAMS_PER_BATCH)
+        drift = {key: [self._params[key], text] for key, text in texts.items() if self._params.get(key, text) != text}
         if drift:
             self._drift.update(drift)
             self.log_tags({"gymtrain.param_drift": self._drift})
+        self._params.update(fresh)
+        _raise_rejected(rejected)
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
         texts = {self._tag_keys[key]: as_text(value) for key, value in tags.items()}
-        for batch in batches(list(_shortened(texts, TAG_CHARACTERS, "tags").items()), PARAMS_PER_BATCH):
-            self._client.log_batch(self._run_id, tags=[RunTag(key, text) for key, text in batch], synchronous=True)
+        tags_ = [RunTag(key, text) for key, text in _shortened(texts, TAG_CHARACTERS, "tags").items()]
+        _raise_rejected(self._send("tags", tags_, PARAMS_PER_BATCH))
 
     def log_metrics(self, metrics: Sequence[Metric]) -> None:
         from mlflow.entities import Metric as Point
@@ -121,11 +160,12 @@ class MLflowTracker(Tracker):
             for metric in metrics
             if math.isfinite(metric.value)
         ]
-        for batch in batches(points, METRICS_PER_BATCH):
-            self._client.log_batch(self._run_id, metrics=batch, synchronous=True)
-        if len(points) < len(metrics):
-            self._nonfinite += len(metrics) - len(points)
-            self.log_tags({"gymtrain.nonfinite": self._nonfinite})
+        nonfinite = self._nonfinite + len(metrics) - len(points)
+        if nonfinite > self._nonfinite:
+            self.log_tags({"gymtrain.nonfinite": nonfinite})
+        rejected = self._send("metrics", points, METRICS_PER_BATCH)
+        self._nonfinite = nonfinite
+        _raise_rejected(rejected)
 
     def log_asset(self, path: Path, name: str) -> None:
         target = PurePosixPath(name)
@@ -141,18 +181,80 @@ class MLflowTracker(Tracker):
                 self._client.log_artifact(self._run_id, str(copy), folder)
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
+        from mlflow.tracking.multimedia import compress_image_size
+        from PIL import Image
+
         # Keys of images are a file name at the same time: ASCII only, no colon.
         key = allowed_key(name).encode("ascii", "replace").decode().replace("?", "_").replace(":", "_")
-        self._client.log_image(self._run_id, image, key=key, step=step, synchronous=True)
+        # As the client's own `log_image` names them, but for the last part: the same image twice is the same file.
+        mark = uuid.uuid5(uuid.UUID(self._run_id), f"{name} {step} {hashlib.sha256(image.tobytes()).hexdigest()}")
+        time_ms = int((self.now or time.time()) * 1000)
+        stem = f"{key.replace('/', '~')}+step+{step}+timestamp+{time_ms}+{mark}"
+        with tempfile.TemporaryDirectory() as directory:
+            path, small = Path(directory) / f"{stem}.png", Path(directory) / f"{stem}+compressed.webp"
+            path.write_bytes(encode_png(image))
+            compress_image_size(Image.fromarray(image)).save(small)
+            self._client.log_artifact(self._run_id, str(path), "images")
+            self._client.log_artifact(self._run_id, str(small), "images")
+        self._client.set_tag(self._run_id, "mlflow.loggedImages", True, synchronous=True)
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self._client.log_inputs(self._run_id, [_dataset_input(each) for each in inputs])
 
     def end(self, status: Status) -> None:
-        self._client.set_terminated(self._run_id, status)
+        self._client.set_terminated(self._run_id, status, end_time=int((self.now or time.time()) * 1000))
 
     def info(self) -> dict[str, JSON]:
         return dict(self._info)
+
+    def _found(self, experiment_id: str, run: Run) -> Any | None:
+        runs = self._client.search_runs([experiment_id], f"tags.`gymtrain.run_id` = '{run.id}'", max_results=1)
+        return runs[0] if runs else None
+
+    def _created(self, experiment_id: str, run: Run) -> Any:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        tags = resolve_tags({"gymtrain.run_id": run.id})
+        return self._client.create_run(experiment_id, int(run.started * 1000), tags, run.name)
+
+    def _attach(self, store: Store, found: Any) -> None:
+        self._run_id = found.info.run_id
+        self._info = {
+            "run_id": self._run_id,
+            "experiment_id": found.info.experiment_id,
+            "tracking_uri": without_password(store.tracking_uri),
+            "artifact_uri": found.info.artifact_uri,
+            "ui": ui_command(store.tracking_uri, found.info.experiment_id, self._run_id),
+        }
+
+    def _send(self, kind: Literal["params", "tags", "metrics"], items: Sequence[Any], size: int) -> list[str]:
+        """Store the items; return those that MLflow refuses, with its reasons."""
+        from mlflow.exceptions import MlflowException
+
+        refused: list[str] = []
+        waiting = [list(batch) for batch in reversed(list(batches(items, size)))]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                self._client.log_batch(self._run_id, **{kind: batch}, synchronous=True)
+            except MlflowException as error:
+                if status_of(error) != BAD_REQUEST:
+                    raise
+                if len(batch) == 1:
+                    step = f" at step {batch[0].step}" if kind == "metrics" else ""
+                    refused.append(f"{kind[:-1]} {batch[0].key!r}{step}: {str(error)[:300]}")
+                # A request is refused as a whole for one item in it, or because the run is not what it was.
+                if self._client.get_run(self._run_id).info.lifecycle_stage == "deleted":
+                    raise TrackerError(f"the run {self._run_id} was deleted") from error
+                if len(batch) > 1:
+                    half = len(batch) // 2
+                    waiting += [batch[half:], batch[:half]]
+        return refused
+
+
+def _raise_rejected(items: list[str]) -> None:
+    if items:
+        raise RejectedError(items)
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 KEY_CHARACTERS = 250
 PARAM_CHARACTERS = 6000
@@ -16,21 +17,27 @@ class Keys:
     MLflow takes letters, digits and ``_ - . : /`` and the space, in at most 250 characters that read as a normal
     relative path.
 
+    Args:
+        names: Those given before, in another process.
+
+    Attributes:
+        names: The names given so far, by key.
+
     Example:
         >>> keys = Keys()
         >>> [keys[key] for key in ("train/loss", "layer[0]", "layer(0)", "layer[0]", "/a//../b")]
         ['train/loss', 'layer_0_', 'layer_0__2', 'layer_0_', 'a/_/b']
     """
 
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._taken: set[str] = set()
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self.names = dict(names or {})
+        self._taken = set(self.names.values())
 
     def __getitem__(self, key: str) -> str:
-        if key not in self._names:
-            self._names[key] = self._unused(allowed_key(key))
-            self._taken.add(self._names[key])
-        return self._names[key]
+        if key not in self.names:
+            self.names[key] = self._unused(allowed_key(key))
+            self._taken.add(self.names[key])
+        return self.names[key]
 
     def _unused(self, name: str) -> str:
         candidate, count = name, 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-OPEN_ATTEMPTS = 5
+OPEN_ATTEMPTS = 3
 LOCK_SECONDS = 120
 
 
@@ -89,6 +89,12 @@ def import_mlflow() -> None:
         quiet = logging.getLogger(name)
         if quiet.level in (logging.NOTSET, logging.INFO):
             quiet.setLevel(logging.WARNING)
+    # The tracebacks of a busy database: our threads report them in words, and once.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_not_ours)
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not (record.threadName or "").startswith("trackers-")
 
 
 def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
@@ -98,15 +104,13 @@ def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
         TrackerError: the experiment was deleted.
     """
     import_mlflow()
-    from mlflow import MlflowClient
-
     if store.artifact_location is not None and store.artifact_location.startswith("file:"):
         from mlflow.utils.file_utils import local_file_uri_to_path
 
         Path(local_file_uri_to_path(store.artifact_location)).mkdir(parents=True, exist_ok=True)
     database = sqlite_path(store.tracking_uri)
     if database is None:
-        client = MlflowClient(tracking_uri=store.tracking_uri)
+        client = _client(store.tracking_uri)
         return client, _experiment_id(client, experiment, store)
     with _alone(database):
         client = _first_contact(store.tracking_uri)
@@ -143,6 +147,16 @@ def _first_contact(uri: str) -> MlflowClient:
     raise AssertionError("unreachable")
 
 
+def _client(uri: str) -> MlflowClient:
+    if urlsplit(uri).scheme in ("http", "https"):
+        from .mlflow_http import prompt_client
+
+        return prompt_client(uri)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
 def _experiment_id(client: MlflowClient, name: str, store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
@@ -168,6 +182,23 @@ def ui_command(uri: str, experiment_id: str, run_id: str) -> str:
     if urlsplit(uri).scheme in ("http", "https"):
         return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def with_password(uri: str | None) -> str | None:
+    """Return a URI that `without_password` made as it was, with the password from where the environment has it.
+
+    Raises:
+        ArgumentError: nothing there says the password of a database.
+    """
+    if uri is None or ":***@" not in uri:
+        return uri
+    usual = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(usual) == uri:
+        return usual
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):  # MLflow takes it from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    raise ArgumentError(f"mlflow tracking_uri: {uri!r} lacks its password; set MLFLOW_TRACKING_URI to the whole of it")
 
 
 def without_password(uri: str) -> str:

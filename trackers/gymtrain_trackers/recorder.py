@@ -1,57 +1,69 @@
-"""What the thread that trains talks to: a journal on disk, and one writer thread that tells the trackers."""
+"""What the thread that trains talks to: a journal on disk, from which the trackers are told."""
 
 from __future__ import annotations
 
-import operator
+import os
+import shlex
 import threading
 import time
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
+from math import isfinite
+from operator import index
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from .delivery import Failure
+from .entries import inputs_entry, start_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
-from .group import Failure, Group
+from .group import Group, named
 from .images import encode_png, figure_png
-from .journal import Entry, Journal, arguments, inputs_entry, merged, start_entry
+from .journal import Entry
 from .run import JSON, DatasetInput, Metric, Run, Status, path_part
 from .strict_json import number, plain
+from .syncing import RunFiles, recipes, repair_dead
 from .tracker import Tracker
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FLUSH_SECONDS = 2.0
-FLUSH_ENTRIES = 1000
+FLUSH_POINTS = 10_000
 
 
 class Recorder:
     """Records a run, and tells every tracker, without ever waiting for one.
 
     Each call appends one entry to `<run directory>/journal.jsonl` and returns; the entry is then safe from the death of
-    this process. One daemon thread starts the trackers, batches consecutive metrics (for up to 2 s) and passes
-    everything on, in order. Calls may come from several threads.
+    this process. Each tracker is told from there by a daemon thread of its own, in order and in batches (consecutive
+    metrics of up to 2 s). Calls may come from several threads.
 
-    A tracker that raises gets no further call but its `end`; the others go on and the journal has everything. With
-    `on_error="warn"` the failure is issued as a `TrackingWarning` in the caller's thread, by the next call or by
-    `close`; with `"raise"` it is raised there as `TrackerError`. While another exception leaves the `with` block,
+    A store that cannot be reached, or is busy, gets everything when it is back; `TrackingWarning` says once that it is
+    behind. What it has not got when the run ends is delivered by `sync`. A tracker that fails for good gets no further
+    call but its `end`; the others go on. Warnings are issued in the caller's thread, by the next call or by `close`;
+    with `on_error="raise"` they are raised there as `TrackerError`. While another exception leaves the `with` block,
     failures are only ever warned of.
 
     How the block is left decides the status: FINISHED; FAILED on an exception (the asset `error.txt` has its traceback,
-    the tag `gymtrain.error` its message); KILLED on KeyboardInterrupt, SystemExit and the like.
+    the tag `gymtrain.error` its message); KILLED on KeyboardInterrupt, SystemExit and the like. Runs under the same
+    root whose processes died without a word are looked for, ended as KILLED and delivered.
+
+    In a child made by `fork`, a recorder of its parent does nothing but warn once, for the run belongs to the parent.
 
     Args:
         trackers: Not yet started.
         run: Its directory is created.
         on_error: What a failing tracker leads to.
-        close_timeout: Seconds that `close` waits for the trackers.
+        close_timeout: Seconds that `close` waits for a tracker that does not get on; one that does may take longer, and
+            one that is still opening its store gets six times as long.
 
     Raises:
         ArgumentError: `on_error` is neither.
         OSError: the run's directory cannot be written.
+        RunBusyError: another process is at work on the run.
 
     Example:
         >>> import tempfile
@@ -69,30 +81,32 @@ class Recorder:
         trackers: Sequence[Tracker],
         run: Run,
         on_error: Literal["warn", "raise"] = "warn",
-        close_timeout: float = 60.0,
+        close_timeout: float = 10.0,
     ) -> None:
         if on_error not in ("warn", "raise"):
             raise ArgumentError(f"on_error: got {on_error!r}; expected 'warn' or 'raise'")
         self.run = run
         self._on_error = on_error
         self._close_timeout = close_timeout
-        self._group = Group(trackers)
-        self._journal: Journal | None = None
+        self._trackers = named(trackers)
+        self._failures: deque[Failure] = deque()
+        self._files: RunFiles | None = None
+        self._group: Group | None = None
+        self._repair = threading.Thread(target=self._repair_others, name=f"repair-{run.id[:8]}", daemon=True)
         self._lock = threading.Lock()
-        self._pending: list[Entry] = []
-        self._wake = threading.Event()
-        self._prepared = threading.Event()
-        self._started = threading.Event()
-        self._writer = threading.Thread(target=self._write, name=f"trackers-{run.id[:8]}", daemon=True)
+        self._new_points = 0
         self._is_open = False
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
-        """Start the journal and the writer thread; return at once, while the trackers are being started."""
+        """Start the journal and the threads; return at once, while the trackers are being started."""
         self.run.directory.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(self.run.directory / "journal.jsonl")
+        self._files = RunFiles(self.run.directory, self._journal_failed)
+        self._group = Group(self._trackers, self._files.journal, self.run.directory, self._files.close, self._failures)
         self._is_open = True
-        self._append(start_entry(self.run))
-        self._writer.start()
+        self._append(start_entry(self.run, recipes(self._trackers, self.run)))
+        self._group.start()
+        self._repair.start()
         return self
 
     def __exit__(
@@ -100,7 +114,7 @@ class Recorder:
     ) -> None:
         if error is None:
             self.close("FINISHED")
-        elif self._is_open:
+        elif self._is_open and self._is_mine():
             if isinstance(error, Exception):
                 self._log_error(error)
             self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
@@ -130,7 +144,7 @@ class Recorder:
             ArgumentError: a value is not a number, or a step not an integer.
         """
         if points:
-            self._record({"verb": "log_metrics", "metrics": [_json_point(point) for point in points]})
+            self._record({"verb": "log_metrics", "metrics": _json_points(points)})
 
     def log_asset(self, path: str | Path, name: str | None = None) -> None:
         """Log a file or directory, which must stay as it is until `close`.
@@ -168,13 +182,15 @@ class Recorder:
         self._record(inputs_entry(list(inputs)))
 
     def close(self, status: Status) -> None:
-        """Pass on what is pending, end every tracker once, and wait for that at most `close_timeout` seconds.
+        """End the run, and wait until the trackers were told; for one that does not get on, `close_timeout` seconds.
 
         Only the first call does anything.
 
         Raises:
             TrackerError: a tracker failed and `on_error` is "raise".
         """
+        if not self._is_mine():
+            return
         if self._is_open:
             self._finish(status)
         self._report(may_raise=True)
@@ -184,7 +200,7 @@ class Recorder:
 
         Ids and locations are there once the trackers have started.
         """
-        return self._group.info()
+        return {} if self._group is None else self._group.info()
 
     def wait_prepared(self, timeout: float | None = None) -> bool:
         """Wait until the packages of the trackers are imported; return False if `timeout` seconds were not enough.
@@ -193,42 +209,50 @@ class Recorder:
         another thread has not finished (scikit-learn 1.9 over pandas and polars, which MLflow imports). Call this
         before code that may do so.
         """
-        return self._prepared.wait(timeout)
+        return self._group is None or self._group.wait_prepared(timeout)
 
     def wait_started(self, timeout: float | None = None) -> bool:
         """Wait until every tracker has started or failed; return False if `timeout` seconds were not enough."""
-        return self._started.wait(timeout)
+        return self._group is None or self._group.wait_started(timeout)
+
+    def _is_mine(self) -> bool:
+        if os.getpid() == self._process:
+            return True
+        if self._is_open:
+            self._is_open = False
+            warnings.warn(
+                f"the run {self.run.name!r} belongs to process {self._process}; what this child of it (process "
+                f"{os.getpid()}) logs is not recorded: return it to the parent and log it there",
+                TrackingWarning,
+                stacklevel=4,
+            )
+        return False
 
     def _record(self, entry: Entry) -> None:
+        if not self._is_mine():
+            return
         self._report(may_raise=True)
         self._append(entry)
 
     def _append(self, entry: Entry) -> None:
-        with self._lock:  # the trackers are told in the order of the journal
-            if not self._is_open:
+        is_points = entry["verb"] == "log_metrics"
+        if not is_points:
+            entry["time"] = time.time()
+        with self._lock:  # nothing may follow the end
+            if not self._is_open or self._files is None or self._group is None:
                 raise TrackerError(
                     f"{entry['verb']}: the recorder of run {self.run.name!r} is not open; call it in its `with` block"
                 )
             self._is_open = entry["verb"] != "end"
-            self._write_down(entry)
-            self._pending.append(entry)
-            due = entry["verb"] != "log_metrics" or len(self._pending) >= FLUSH_ENTRIES
-        if due:
-            self._wake.set()
-
-    def _write_down(self, entry: Entry) -> None:
-        if self._journal is None:
-            return
-        try:
-            self._journal.append(entry)
-        except OSError as error:  # a full disk; a journal with a hole in it would be worse than one that ends
-            self._journal = None
-            self._group.failures.append(
-                Failure(f"journal of {self.run.directory}: {error}; it ends here, the trackers go on", error)
-            )
+            self._files.journal.append(entry)
+            self._new_points = self._new_points + len(entry["metrics"]) if is_points else FLUSH_POINTS
+            is_due = self._new_points >= FLUSH_POINTS
+        if is_due:
+            self._new_points = 0
+            self._group.wake()
 
     def _log_png(self, png: bytes, name: str, step: int) -> None:
-        step = operator.index(step)
+        step = index(step)
         *folders, last = [path_part(part) for part in name.split("/")]
         folder = self.run.directory.joinpath("figures", *folders)
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,57 +274,54 @@ class Recorder:
         try:
             path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
         except OSError as failure:  # the error of the run matters more than where its traceback is kept
-            self._group.failures.append(Failure(f"{path}: {failure}", failure))
+            self._failures.append(Failure(f"{path}: {failure}", failure))
         else:
             self._append({"verb": "log_asset", "path": path.name, "name": path.name})
 
     def _finish(self, status: Status) -> None:
         self._append({"verb": "end", "status": status})
-        self._writer.join(self._close_timeout)
-        if self._writer.is_alive():
-            self._group.give_up(self._close_timeout)
-        if self._journal is not None:
-            self._journal.close()
+        assert self._group is not None, "the recorder is open"
+        self._group.finish(status, self._close_timeout, is_patient=self._on_error == "warn")
+        if all(state["status"] == "ok" for state in self._group.info().values() if isinstance(state, dict)):
+            self._repair.join(self._close_timeout)
 
     def _report(self, *, may_raise: bool) -> None:
+        if not self._failures:
+            return
         failures: list[Failure] = []
-        while self._group.failures:
-            failures.append(self._group.failures.popleft())
+        while self._failures:
+            failures.append(self._failures.popleft())
         if failures and may_raise and self._on_error == "raise":
             raise TrackerError("\n".join(failure.message for failure in failures)) from failures[0].error
+        place = shlex.quote(str(self.run.directory))
         for failure in failures:
-            warnings.warn(f"{failure.message} (run {self.run.directory})", TrackingWarning, stacklevel=4)
+            hint = f"{failure.message} (`gymtrain sync {place}` delivers what is missing)"
+            warnings.warn(hint, TrackingWarning, stacklevel=4)
 
-    def _write(self) -> None:
-        """Tell the trackers what was recorded, until the end of the run; this is the writer thread."""
-        try:
-            self._group.prepare()
-        finally:
-            self._prepared.set()
-        while True:
-            self._wake.wait(FLUSH_SECONDS)
-            self._wake.clear()
-            with self._lock:
-                entries, self._pending = self._pending, []
-            for entry in merged(entries):
-                self._tell(entry)
-                if entry["verb"] == "start":
-                    self._started.set()
-                if entry["verb"] == "end":
-                    return
+    def _journal_failed(self, message: str, error: OSError) -> None:
+        self._failures.append(Failure(message, error))
 
-    def _tell(self, entry: Entry) -> None:
-        try:
-            told = arguments(entry, self.run.directory)
-        except Exception as error:  # the file of an image was deleted; the rest of the run is still worth telling
-            self._group.failures.append(Failure(f"{entry['verb']} of {entry.get('name')!r}: {error}", error))
-            return
-        self._group.each(entry["verb"], *told)
+    def _repair_others(self) -> None:
+        """Deliver runs under the same root whose process died; the trackers of this run come first."""
+        assert self._group is not None, "the recorder is open"
+        self._group.wait_started(None)
+        if any(tracker.is_lasting for tracker in self._trackers.values()):
+            repair_dead(self.run.root)
+
+
+def _json_points(points: Sequence[Metric]) -> list[list[Any]]:
+    try:
+        return [
+            [key, value if isfinite(value := float(number_)) else number(value), index(step), float(timestamp)]
+            for key, number_, step, timestamp in points
+        ]
+    except (TypeError, ValueError):
+        return [_json_point(point) for point in points]
 
 
 def _json_point(point: Metric) -> list[Any]:
     try:
-        return [point.key, number(float(point.value)), operator.index(point.step), float(point.timestamp)]
+        return [point.key, number(float(point.value)), index(point.step), float(point.timestamp)]
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"metric {point.key!r}: got the value {point.value!r} at step {point.step!r}; "

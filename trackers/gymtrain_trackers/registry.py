@@ -79,6 +79,20 @@ def tracker_class(name: str) -> type[Tracker]:
     return found
 
 
+def name_of(tracker: type[Tracker]) -> str:
+    """Return the name that `load` knows for a class; for any other, where it is defined.
+
+    Example:
+        >>> name_of(tracker_class("mlflow")), name_of(Tracker)
+        ('mlflow', 'gymtrain_trackers.tracker:Tracker')
+    """
+    place = f"{tracker.__module__}:{tracker.__qualname__}"
+    for name, known in {**_installed(), **_known}.items():
+        if known is tracker or known == place:
+            return name
+    return place
+
+
 def load(tracker: str | type[Tracker], **arguments: Any) -> Tracker:
     """Return a new tracker; nothing is opened or imported before its `prepare` and `start`.
 

@@ -1,13 +1,15 @@
 # ruff: noqa: D102  (what the methods do is said in Tracker)
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError
+from .event_file import EventFile
 from .images import encode_png
 from .run import JSON, Metric, Run, Status, path_part
 from .strict_json import as_text
@@ -16,13 +18,15 @@ from .tracker import Tracker
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tensorboard.compat.proto.event_pb2 import Event
 
 
 class TensorBoardTracker(Tracker):
     """Writes one event file per run, in `<directory>/<experiment>/<run name>-<first 8 characters of the run id>`.
 
     Params become the HParams of the run (TensorBoard has one set per run: those that came before the first metric) and,
-    like tags, a table under Text. Assets and inputs have no place in TensorBoard.
+    like tags, a table under Text. Assets and inputs have no place in TensorBoard. A run told again goes on behind the
+    last complete event of its file.
 
     Args:
         directory: What is given to `tensorboard --logdir`; None means `tensorboard` in the root of the run. A relative
@@ -49,20 +53,29 @@ class TensorBoardTracker(Tracker):
         self._changed: set[str] = set()
         self._has_session = False
         self._started = 0.0
+        self._events: list[Event] = []
+        self._to_pass_over = 0
         self._directory: Path
-        self._writer: Any
+        self._file: EventFile | None = None
 
     def prepare(self) -> None:
-        import tensorboard.summary.writer.event_file_writer  # noqa: F401
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.plugins.hparams.metadata
+        import tensorboard.plugins.text.metadata
+        import tensorboard.util.tensor_util  # noqa: F401
 
     def start(self, run: Run) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
         self._logdir = self._logdir or run.root / "tensorboard"
         self._directory = self._logdir / path_part(run.experiment) / f"{path_part(run.name)}-{run.id[:8]}"
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(self._directory), max_queue_size=1000)
+        if self._file is not None:
+            self._file.close()
+        self._file = EventFile(self._directory / f"events.out.tfevents.{run.started:.0f}.{run.id[:8]}.gymtrain")
+        self._to_pass_over = self._file.count
+        self._params, self._tables, self._changed, self._has_session = {}, {"params": {}, "tags": {}}, set(), False
         self._started = run.started
+        with self._batch():
+            self._add(run.started, file_version="brain.Event:2")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._params.update(params)
@@ -72,10 +85,10 @@ class TensorBoardTracker(Tracker):
         self._fill("tags", tags)
 
     def log_metrics(self, metrics: Sequence[Metric]) -> None:
-        self._open_session()
-        for metric in metrics:
-            self._write(metric.step, metric.timestamp, tag=metric.key, simple_value=metric.value)
-        self._writer.flush()
+        with self._batch():
+            self._open_session()
+            for metric in metrics:
+                self._write(metric.step, metric.timestamp, tag=metric.key, simple_value=metric.value)
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -86,24 +99,46 @@ class TensorBoardTracker(Tracker):
             colorspace=1 if image.ndim == 2 else 3,
             encoded_image_string=encode_png(image),
         )
-        self._write(step, time.time(), tag=name, image=picture)
-        self._writer.flush()
+        with self._batch():
+            self._write(step, self._time(), tag=name, image=picture)
 
     def end(self, status: Status) -> None:
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        self._open_session()
         outcome = api_pb2.STATUS_SUCCESS if status == "FINISHED" else api_pb2.STATUS_FAILURE
-        ending = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
-        self._write_hparams(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=ending))
-        self._write_tables()
-        self._writer.close()
+        ending = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=self._time())
+        data = plugin_data_pb2.HParamsPluginData(session_end_info=ending)
+        with self._batch():
+            self._open_session()
+            self._write_hparams(metadata.SESSION_END_INFO_TAG, data)
+            self._write_tables()
+        assert self._file is not None, "start() comes first"
+        self._file.close()
 
     def info(self) -> dict[str, JSON]:
         return {
             "directory": str(self._directory),
             "ui": f"tensorboard --logdir {shlex.quote(str(self._logdir))}",
         }
+
+    def arguments(self, run: Run) -> dict[str, JSON]:
+        return {"directory": str(self._logdir or run.root / "tensorboard")}
+
+    @contextlib.contextmanager
+    def _batch(self) -> Iterator[None]:
+        """Write the events that are added meanwhile at once; after a failure it is as if there had been no call."""
+        assert self._file is not None, "start() comes first"
+        before = self._has_session, set(self._changed)
+        try:
+            yield
+            there = min(self._to_pass_over, len(self._events))
+            self._file.write(self._events[there:])
+            self._to_pass_over -= there
+        except BaseException:
+            self._has_session, self._changed = before
+            raise
+        finally:
+            self._events = []
 
     def _fill(self, table: str, rows: Mapping[str, Any]) -> None:
         self._tables[table].update((str(key), as_text(value)) for key, value in rows.items())
@@ -135,7 +170,7 @@ class TensorBoardTracker(Tracker):
         from tensorboard.plugins.hparams import metadata
 
         summary_metadata = metadata.create_summary_metadata(data)
-        self._write(0, time.time(), tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
+        self._write(0, self._time(), tag=tag, metadata=summary_metadata, tensor=metadata.NULL_TENSOR)
 
     def _write_tables(self) -> None:
         from tensorboard.plugins.text import metadata
@@ -146,16 +181,21 @@ class TensorBoardTracker(Tracker):
             markdown = "\n".join(["| key | value |", "| --- | --- |", *cells])
             summary_metadata = metadata.create_summary_metadata(table, "")
             tensor = tensor_util.make_tensor_proto(markdown)
-            self._write(0, time.time(), tag=table, metadata=summary_metadata, tensor=tensor)
-        self._changed.clear()
-        self._writer.flush()
+            self._write(0, self._time(), tag=table, metadata=summary_metadata, tensor=tensor)
+        self._changed = set()
 
     def _write(self, step: int, timestamp: float, **value: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        summary = Summary(value=[Summary.Value(**value)])
-        self._writer.add_event(Event(wall_time=timestamp, step=step, summary=summary))
+        self._add(timestamp, step=step, summary=Summary(value=[Summary.Value(**value)]))
+
+    def _add(self, timestamp: float, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._events.append(Event(wall_time=timestamp, **content))
+
+    def _time(self) -> float:
+        return self.now or time.time()
 
 
 def hparam(value: object) -> bool | float | str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from .errors import TemporaryError
 from .images import decode_png, figure_png
 from .run import JSON, DatasetInput, Metric, Run, Status
+from .strict_json import plain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_FOR_GOOD = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, ImportError)
 
 
 class Tracker:
@@ -25,16 +30,33 @@ class Tracker:
     once. `end` is always called if `start` returned, whatever failed in between, so that no run is left open. `info`
     may be called at any time after `start`.
 
-    All calls come from one thread, which is not the one that trains. A method may therefore take its time, needs no
-    locks and must not depend on thread-local state of other threads; nor may it change process-wide state (the
-    working directory, the environment, "current run" globals), which belongs to the caller.
+    All calls come from one thread, which is not the one that trains and tells no other tracker. A method may therefore
+    take its time, needs no locks and must not depend on thread-local state of other threads; nor may it change
+    process-wide state (the working directory, the environment, "current run" globals), which belongs to the caller.
 
-    A method may raise anything. The caller reports it and goes on without this tracker; what it did before stays. An
-    argument that one call cannot store (a key with a forbidden character, a value that is too long) is no reason to
+    What a method raises decides what comes next:
+
+    - a temporary error (`is_temporary`): the same call is made again, after a pause that grows, until it succeeds or
+      nobody waits any longer; `TemporaryError` may say how long to pause. A call that failed this way may have been
+      stored in part or in whole: made again, it must not store anything twice.
+    - `RejectedError`: all but the named items is stored; they are reported, and the next call is made.
+    - anything else: reported; no further call is made but `end`. What was done before stays.
+
+    An argument that one call cannot store (a key with a forbidden character, a value that is too long) is no reason to
     raise: store it as near as possible and say so with `logging`. The constructor checks its arguments, raises
     `ArgumentError` and touches neither disk nor network.
 
+    A run outlives its process: it is delivered later, by `sync`, to a new tracker that `arguments` made. That one is
+    asked to `resume`. If it cannot, it is told everything from the beginning, `start` first; a store that kept what it
+    was told before must then overwrite it or pass over it, never hold it twice.
+
     Arguments belong to the caller and must not be changed.
+
+    Attributes:
+        name: What people call the tracker.
+        requires: The packages that it imports, as `pip install` takes them.
+        is_lasting: Whether what is stored outlives the process.
+        now: When what is told was logged, in unix time; 0.0 means at this moment.
 
     Example:
         >>> tracker = Tracker()
@@ -45,12 +67,64 @@ class Tracker:
 
     name: ClassVar[str] = "tracker"
     requires: ClassVar[tuple[str, ...]] = ()
+    is_lasting: ClassVar[bool] = True
+    now: float = 0.0
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
+        """Remember what the constructor is given, for `arguments`."""
+        tracker = super().__new__(cls)
+        tracker._given = (arguments, keywords)
+        return tracker
 
     def prepare(self) -> None:
         """Import the packages that the tracker needs, which may take seconds; `start` reports a missing one."""
 
     def start(self, run: Run) -> None:
-        """Open the run. On return it is visible to whoever looks at the store."""
+        """Open the run. On return it is visible to whoever looks at the store.
+
+        A run with this id that is there already is gone on with.
+        """
+
+    def resume(self, run: Run, state: JSON) -> bool:
+        """Open a run again whose delivery another process broke off.
+
+        Args:
+            run: As it was given to `start`.
+            state: What `state` returned after the last call that succeeded.
+
+        Returns:
+            Whether the store has everything up to that call. False means that all is told from the beginning.
+        """
+        return False
+
+    def reopen(self) -> None:
+        """Show the run as going on again, after its end or the death of its process."""
+
+    def state(self) -> JSON:
+        """Return what `resume` needs to go on behind the last call; it is kept on disk beside the journal."""
+        return None
+
+    def arguments(self, run: Run) -> dict[str, JSON] | None:
+        """Return the arguments with which `load` makes a tracker for the same store in another process.
+
+        No secrets, for they are written into the journal. None means that there is no way; by default, where an
+        argument is not of a type of JSON.
+        """
+        positional, keywords = self._given
+        try:
+            bound = inspect.signature(type(self)).bind(*positional, **keywords).arguments
+        except TypeError:
+            return None
+        return dict(bound) if plain(bound) == bound else None
+
+    def is_temporary(self, error: Exception) -> bool:
+        """Whether the call that raised `error` may succeed later.
+
+        By default `TemporaryError`, what the network does (refused, reset, timed out, no such host) and what the
+        operating system does, but for files and directories that are not there or not allowed.
+        """
+        return isinstance(error, TemporaryError | OSError) and not isinstance(error, _FOR_GOOD)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Store what was chosen before the run: flat keys, JSON-able values."""

@@ -1,0 +1,55 @@
+"""Runs whose trackers miss something: found, and delivered from their journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from gymtrain.errors import TrainingError
+from gymtrain_trackers import RunBusyError, TrackerError, sync, unfinished
+
+
+class Delivered(NamedTuple):
+    """What became of a run: for each tracker None, or why it still misses something."""
+
+    directory: Path
+    missing: dict[str, str | None]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tracker has everything."""
+        return not any(self.missing.values())
+
+
+def deliver(directory: Path) -> Delivered:
+    """Deliver what the trackers of a run have missed; a run whose process died is ended as KILLED first.
+
+    Raises:
+        TrainingError: The directory holds no run, or the run is still going.
+    """
+    try:
+        synced = sync(directory)
+    except TrackerError as error:
+        raise TrainingError(str(error)) from error
+    missing: dict[str, str | None] = {}
+    for name, state in synced.trackers.items():
+        why = state.get("error") if isinstance(state, dict) else None
+        count = synced.undelivered.get(name, 0)
+        missing[name] = f"{count} entries are not delivered: {why}" if count else None if why is None else str(why)
+    return Delivered(synced.directory, missing)
+
+
+def deliver_all(root: Path) -> list[Delivered]:
+    """Deliver every run under `root` that died without a word or whose trackers miss something, but those still going.
+
+    Raises:
+        TrainingError: A run cannot be read.
+    """
+    delivered: list[Delivered] = []
+    for directory in unfinished(root):
+        try:
+            delivered.append(deliver(directory))
+        except TrainingError as error:
+            if not isinstance(error.__cause__, RunBusyError):  # somebody else is at it, since a moment ago
+                raise
+    return delivered

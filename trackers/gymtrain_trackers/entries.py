@@ -1,0 +1,110 @@
+"""What the lines of a journal mean: calls of a tracker, and back."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import TrackerError
+from .images import decode_png
+from .journal import Entry
+from .run import JSON, DatasetInput, Metric, Run
+from .strict_json import plain
+
+VERSION = 1
+
+
+def start_entry(run: Run, trackers: Sequence[dict[str, JSON]]) -> Entry:
+    """Return the first entry of a run; `trackers` is what `sync` needs to make them again."""
+    entry: Entry = {
+        "verb": "start",
+        "id": run.id,
+        "experiment": run.experiment,
+        "name": run.name,
+        "root": str(run.root),
+    }
+    entry |= {"directory": str(run.directory), "started": run.started, "version": VERSION}
+    return entry | {"pid": os.getpid(), "host": socket.gethostname(), "trackers": list(trackers)}
+
+
+def inputs_entry(inputs: Sequence[DatasetInput]) -> Entry:
+    """Return the entry of the data of a run."""
+    return {"verb": "log_inputs", "inputs": [plain(asdict(each)) for each in inputs]}
+
+
+def started_run(entry: Entry, directory: Path) -> Run:
+    """Return the run that a start entry names, at the place where its directory is now.
+
+    Example:
+        >>> entry = start_entry(Run.new("/home/a/runs", "digits", "mlp"), [])
+        >>> started_run(entry, Path("/mnt/copy/digits") / Path(entry["directory"]).name).root
+        PosixPath('/mnt/copy')
+    """
+    root, own = Path(entry["root"]), Path(entry["directory"])
+    run = Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"])
+    if own == directory:
+        return run
+    levels = len(own.relative_to(root).parts) if own.is_relative_to(root) else 1
+    return replace(run, root=directory.parents[levels - 1], directory=directory)
+
+
+def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
+    """Return what the tracker's method `entry["verb"]` takes.
+
+    Args:
+        entry: As given to the journal or read from it.
+        directory: The run's, from which relative paths are taken.
+
+    Raises:
+        TrackerError: the verb is unknown.
+        OSError: the file of an image is gone.
+    """
+    match entry["verb"]:
+        case "start":
+            return (started_run(entry, directory),)
+        case "log_params":
+            return (entry["params"],)
+        case "log_tags":
+            return (entry["tags"],)
+        case "log_metrics":
+            return ([Metric(key, float(value), step, timestamp) for key, value, step, timestamp in entry["metrics"]],)
+        case "log_asset":
+            return (directory / entry["path"], entry["name"])
+        case "log_image":
+            return (decode_png((directory / entry["path"]).read_bytes()), entry["name"], entry["step"])
+        case "log_inputs":
+            return ([DatasetInput(**each) for each in entry["inputs"]],)
+        case "end":
+            return (entry["status"],)
+        case verb:
+            raise TrackerError(f"{directory}: the journal has the unknown verb {verb!r}; a newer version wrote it")
+
+
+def merged(found: Iterable[tuple[Entry | None, int]]) -> Iterator[tuple[Entry | None, int]]:
+    """Yield entries with consecutive metrics as one, because stores take many points as fast as one.
+
+    Example:
+        >>> [(entry["verb"], end) for entry, end in merged([
+        ...     ({"verb": "log_metrics", "metrics": [["a", 1.0, 1, 0.0]]}, 10),
+        ...     ({"verb": "log_metrics", "metrics": [["a", 2.0, 2, 0.0]]}, 20),
+        ...     ({"verb": "end", "status": "FINISHED"}, 30),
+        ... ])]
+        [('log_metrics', 20), ('end', 30)]
+    """
+    metrics: list[Any] = []
+    behind = 0
+    for entry, end in found:
+        if entry is not None and entry["verb"] == "log_metrics":
+            metrics += entry["metrics"]
+            behind = end
+            continue
+        if metrics:
+            yield {"verb": "log_metrics", "metrics": metrics}, behind
+            metrics = []
+        yield entry, end
+    if metrics:
+        yield {"verb": "log_metrics", "metrics": metrics}, behind
