@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gymtrain import register
+from gymtrain import Callback, register
 from gymtrain.data.augmentors import Augmentor
 from gymtrain.data.preprocessors import Preprocessor
 from gymtrain.models.contract import Model
@@ -334,3 +334,14 @@ class Images(nn.Sequential):
             nn.Dropout(0.2),
             nn.Linear(4 * 36, output_size),
         )
+
+
+class Interrupt(Callback):
+    """Ends a training after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, state: Any) -> None:
+        if state.step == self.step:
+            raise KeyboardInterrupt

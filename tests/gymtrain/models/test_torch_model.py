@@ -8,6 +8,7 @@ import pytest
 import torch
 import user_torch_models
 from torch import nn
+from user_code import Interrupt
 
 from gymtrain import Callback, SpecError, Trainer, TrainingError
 from gymtrain.bundle import open_bundle
@@ -36,17 +37,6 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 def same_bits(one: Trainer, other: Trainer) -> bool:
     first, second = state_of(one), state_of(other)
     return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
-
-
-class Interrupt(Callback):
-    """Ends a training after a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, state):
-        if state.step == self.step:
-            raise KeyboardInterrupt
 
 
 def whole_and_resumed(tiny, model, training, step, **fields):

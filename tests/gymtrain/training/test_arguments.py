@@ -10,6 +10,7 @@ import pytest
 import torch
 import user_code
 from torch import nn
+from user_code import Interrupt
 
 from gymtrain import Callback, Model, SpecError, Trainer
 from gymtrain.bundle import open_bundle
@@ -482,17 +483,6 @@ def test_a_compiled_training_goes_on_exactly(tiny):
 
     assert resumed.result["resumed_from"] is not None
     assert same_bits(whole, resumed)
-
-
-class Interrupt(Callback):
-    """Ends a training after a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, state):
-        if state.step == self.step:
-            raise KeyboardInterrupt
 
 
 # Rows that count differently.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -22,6 +23,8 @@ from gymtrain.training.callbacks import TrainingState
 
 STEPS = 42  # 6 epochs of 7 steps
 
+CHECKPOINT = {"every_steps": 3, "every_epochs": 1}
+
 SPEC: dict[str, Any] = {
     "dataset": {
         "dataset": {"type": "digits", "images": True},
@@ -40,7 +43,7 @@ SPEC: dict[str, Any] = {
             "early_stopping": {"patience": 4},
             "clip_grad_norm": 1.0,
             "ema": {"decay": 0.9},
-            "checkpoint": {"every_steps": 3, "every_epochs": 1},
+            "checkpoint": CHECKPOINT,
         },
     },
 }
@@ -64,20 +67,22 @@ class Die(Callback):
             threading.Timer(self.delay or 0.0, os.kill, (os.getpid(), self.number)).start()
 
 
-def train(root: Path, kill: dict[str, Any]) -> None:
+def train(root: Path, kill: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     """Train, or train on, in a process of its own; write down how it ended."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the traceback of the one that was interrupted)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # several wait for each other on a machine that has other work
-    trainer = Trainer.from_dict({**SPEC, "tracking": {"root": str(root)}})
+    spec = copy.deepcopy(SPEC)
+    spec["model"]["training"]["checkpoint"] = checkpoint
+    trainer = Trainer.from_dict({**spec, "tracking": {"root": str(root)}})
     result = trainer.train([Die(**kill)], resume="auto")
     trainer.save(root / "model.zip")
     (root / "told.json").write_text(json.dumps([result["metrics"], result["best"], result["stop_reason"]]))
 
 
-def run(root: Path, **kill: Any) -> int:
+def run(root: Path, checkpoint: dict[str, Any] = CHECKPOINT, **kill: Any) -> int:
     """Train in another process and return its exit code."""
-    process = PROCESSES.Process(target=train, args=(root, kill))
+    process = PROCESSES.Process(target=train, args=(root, kill, checkpoint))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -85,8 +90,13 @@ def run(root: Path, **kill: Any) -> int:
 
 
 def end(root: Path) -> tuple[str, bytes, list[bytes]]:
-    """Train to the end, and return the metrics, what the model predicts, and its weights."""
+    """Train to the end, and return how it ended."""
     assert run(root) == 0
+    return ended(root)
+
+
+def ended(root: Path) -> tuple[str, bytes, list[bytes]]:
+    """Return the metrics, what the model predicts, and its weights."""
     told = (root / "told.json").read_text()
     trainer = Trainer.load(root / "model.zip", trust=["user_code:Images"])
     X = np.random.default_rng(0).random((20, 8, 8)) * 16
@@ -110,6 +120,17 @@ def test_sigkill_between_two_steps_changes_no_bit(tmp_path, whole, kills):
         assert run(tmp_path, step=step) == -signal.SIGKILL
 
     assert end(tmp_path) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [[2], [9], [4, 8, 12, 21, 33]], ids=lambda kills: f"at step {kills}")
+def test_sigkill_with_checkpoints_at_the_ends_of_epochs_alone_changes_no_bit(tmp_path, whole, kills):
+    checkpoint = {"every_epochs": 1}
+    for step in kills:
+        run(tmp_path, checkpoint, step=step)
+
+    assert run(tmp_path, checkpoint) == 0
+    assert ended(tmp_path) == whole
 
 
 @pytest.mark.slow

@@ -5,23 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from user_code import Interrupt
 
 from gymtrain import Callback, Trainer
 from gymtrain.training.monitoring import LearningRateMonitor, ModelCheckpoint, Timing
 from gymtrain.training.stopping import TimeLimit
 
 PARTS = {"train": 90, "val": 30, "test": 30}
-
-
-class Interrupt(Callback):
-    """Ends a training after a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, state):
-        if state.step == self.step:
-            raise KeyboardInterrupt
 
 
 # Checkpoints.

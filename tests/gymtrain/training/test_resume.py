@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,75 +15,6 @@ from user_code import rows_of
 
 from gymtrain import Callback, Trainer, TrainingError
 from gymtrain.training.state_tree import flatten, unflatten
-
-SPEC: dict[str, Any] = {
-    "dataset": {
-        "dataset": {"type": "digits", "images": True},
-        "samples": {"train": 200, "val": 100, "test": 50},
-        "preprocessors": [{"type": "divide", "factor": 16.0}],
-        "data_augmentors": [{"type": "rotate"}, {"type": "random_brightness"}],
-    },
-    "model": {
-        "model": {"type": "user_code:Images"},
-        "training": {
-            "epochs": 6,
-            "batch_size": 32,
-            "accumulate": 2,
-            "optimizer": {"type": "SGD", "lr": 0.05, "momentum": 0.9},
-            "schedule": {"lr": {"type": "plateau", "patience": 0, "rtol": 0.1}, "momentum": "cosine"},
-            "early_stopping": {"patience": 4},
-            "clip_grad_norm": 1.0,
-            "checkpoint": {"every_epochs": 1},
-        },
-    },
-}
-
-# Trains under a root, killed with SIGKILL at the step given (0: never); prints how it ended.
-PROGRAM = """
-import json, os, signal, sys, warnings
-import user_code
-from gymtrain import Callback, Trainer
-
-warnings.simplefilter("ignore")
-spec, root, step, resume, out = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
-
-class Die(Callback):
-    def on_step_end(self, state):
-        if state.step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-trainer = Trainer.from_dict({**spec, "tracking": {"root": root}})
-result = trainer.train([Die()], resume="auto" if resume == "resume" else False)
-trainer.save(out)
-print(json.dumps([result["metrics"], result["best"], result["stop_reason"]]))
-"""
-
-
-def run(root: Path, *, kill_at: int = 0, resume: bool = False) -> tuple[int, str]:
-    command = [sys.executable, "-c", PROGRAM, json.dumps(SPEC), str(root), str(kill_at)]
-    command += ["resume" if resume else "begin", str(root / "model.zip")]
-    root.mkdir(exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode, done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [[2], [9], [5, 13, 21], [4, 8, 12, 16, 20, 23]], ids=lambda kills: f"at {kills}")
-def test_a_training_that_was_killed_ends_with_the_same_bits_as_one_that_was_not(tmp_path, kills):
-    _, whole = run(tmp_path / "whole")
-
-    for count, step in enumerate(kills):
-        code, _ = run(tmp_path / "killed", kill_at=step, resume=count > 0)
-        assert code == -9
-    _, resumed = run(tmp_path / "killed", resume=True)
-
-    assert resumed == whole
-    one, other = (
-        Trainer.load(tmp_path / name / "model.zip", trust=["user_code:Images"]) for name in ("whole", "killed")
-    )
-    X = np.random.default_rng(0).random((20, 8, 8)) * 16
-    assert one.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
 
 
 class Stop(Callback):
