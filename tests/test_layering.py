@@ -38,7 +38,7 @@ ALLOWED = {
         "tracking",
     },
     "__main__": {"cli"},
-    "cli": {"gymtrain", "errors", "registry", "specs", "hardware", "data", "training", "bundle", "trainer"},
+    "cli": {"gymtrain", "errors", "registry", "specs", "hardware", "data", "training", "bundle", "tracking", "trainer"},
     "gymtrain_trackers": set(),
 }
 

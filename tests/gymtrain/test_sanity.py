@@ -138,7 +138,7 @@ def test_a_fast_dev_run_writes_into_its_own_directory_alone(kept):
 
     assert tracker() is None
     assert result["run"]["trackers"] == {}
-    assert sorted(path.name for path in run_dir(result).iterdir()) == ["journal.jsonl", "result.json"]
+    assert {path.name for path in run_dir(result).iterdir()} == {"journal.jsonl", "journal.lock", "result.json"}
     assert '"batch/loss"' in (run_dir(result) / "journal.jsonl").read_text()
     assert json.loads((run_dir(result) / "result.json").read_text())["stop_reason"] == "fast_dev_run"
 
