@@ -6,23 +6,36 @@ import os
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
 # The generators are those of the whole process: trainings in several threads take turns.
-_OF_ONE_THREAD = threading.RLock()
+_generators = threading.RLock()
+
+
+def _begin_in_forked_child() -> None:
+    """A forked child has none of the threads that torch computes with, and would wait for them, or for the lock."""
+    global _generators
+    _generators = threading.RLock()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_forked_child)
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+def seeded(seed: int, device: torch.device | None = None, *, alone: bool = True) -> Iterator[None]:
     """While this is entered, the global generators of torch, numpy and Python are those of a seed; then as before.
 
     Args:
         seed: From 0, below 2**63.
         device: Where torch computes, if not on the CPU alone.
+        alone: Whether to wait until no other thread is within such a block. Who does not wait shares the generators
+            with a training that is going on.
 
     Example:
         >>> with seeded(0):
@@ -31,7 +44,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         ...     print(torch.equal(torch.rand(1), first))
         True
     """
-    with _OF_ONE_THREAD:
+    with _generators if alone else nullcontext():
         yield from _seeded(seed, device)
 
 
@@ -107,6 +120,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
         "numpy": [name, keys, *rest],
         "python": [version, np.array(words, dtype=np.uint64), gauss],
     }
@@ -117,6 +131,8 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
     np.random.set_state(tuple(state["numpy"]))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))

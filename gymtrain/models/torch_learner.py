@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,6 @@ from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
 from gymtrain.models.torch_model import Loss, Outcome, TorchModel, call_own, loss_of_batch
 from gymtrain.specs.components import INJECTED, Component
-
-# The threads that torch computes with do not live on in a forked child, which would wait for them for ever.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class TorchLearner(Learner):
@@ -97,7 +91,7 @@ class TorchLearner(Learner):
             return "; add .unsqueeze(1)"
         return "; take the argument output_size in the constructor, and it is given this number"
 
-    def training_step(self, loss_of: Loss, values: Mapping[str, float]) -> Callable[[Batch], Outcome]:
+    def make_step(self, loss_of: Loss, values: Mapping[str, float]) -> Callable[[Batch], Outcome]:
         """Return what makes a loss of a batch: the module's own step where it has one.
 
         Args:
@@ -280,7 +274,7 @@ def restore_learner(
         TrainingError: The constructor fails.
     """
     # All tensors of our networks are in the state: nothing needs to be initialised that would be thrown away.
-    with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed):
+    with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed, alone=False):
         model = _build(component, task, input_shape)
     if isinstance(model, nn.Module):
         learner: Learner = TorchLearner(model.to(dtype), task, _place(device), dtype or torch.float32)

@@ -205,7 +205,7 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         runs.setdefault(path.parent, []).append(path)
     ordered = sorted(runs.values(), key=lambda run: max(map(_written_at, run)), reverse=True)
-    return [path for run in ordered for path in sorted(run, reverse=True)]
+    return [path for run in ordered for path in sorted(run, key=lambda path: path.stem, reverse=True)]
 
 
 def _written_at(path: Path) -> int:

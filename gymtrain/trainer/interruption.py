@@ -44,7 +44,7 @@ class Interruption:
             yield
         finally:
             self._is_waiting = False
-        self.check()
+            self.check()  # also when something else ends it: who asked the program to end means it
 
     def check(self) -> None:
         """Act on a signal that waits.

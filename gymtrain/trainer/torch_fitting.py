@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.errors import GymtrainError, NonFiniteLossError, TrainingError
+from gymtrain.errors import NonFiniteLossError, TrainingError
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import deterministic, random_state, seeded, set_random_state
 from gymtrain.models.torch_learner import TorchLearner
@@ -18,6 +17,7 @@ from gymtrain.models.torch_model import TorchModel, call_own
 from gymtrain.specs import Experiment, Training
 from gymtrain.tracking import Report
 from gymtrain.trainer.checkpoints import Resumed
+from gymtrain.trainer.failures import blamed_on, explained
 from gymtrain.trainer.fitting import Fitting, class_weight_of, named
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared
@@ -26,7 +26,7 @@ from gymtrain.trainer.step_log import Speed, StepLog
 from gymtrain.trainer.watching import best_weights, early_stopping
 from gymtrain.training.averaging import Average
 from gymtrain.training.batches import Batches
-from gymtrain.training.callbacks import Callbacks, TrainingState
+from gymtrain.training.callbacks import Callbacks
 from gymtrain.training.compiling import Step, compiled
 from gymtrain.training.loop import EpochEnd, Plan, StepEnd, ValidationEnd, fit
 from gymtrain.training.optimizers import build_optimizers
@@ -81,11 +81,11 @@ class TorchFitting(Fitting):
             seeded(self.training.seed, self.learner.device),
             deterministic(self.training.deterministic),
             self._interruption.waiting(),
-            _explained_by(self._resumed),
         ):
             self._assemble()
             if self._resumed is not None:
-                self._take_up(self._resumed)
+                with blamed_on(self._resumed.path):
+                    self._take_up(self._resumed)
             try:
                 self._follow()
             except BaseException as error:
@@ -93,7 +93,8 @@ class TorchFitting(Fitting):
                 raise
             finally:
                 # After Ctrl-C too: what was learned until then is kept.
-                self.learner.module.load_state_dict(self.kept.module.state_dict())
+                if self._update.average is not None:
+                    self.learner.module.load_state_dict(self._update.average.current().state_dict())
                 self.best.restore(self.learner.module)
                 self.learner.module.eval()
         if self._state.stop_reason is None:
@@ -131,7 +132,7 @@ class TorchFitting(Fitting):
         self._watch([f"train/{name}" for name in known])
 
         def step_with(values: Mapping[str, Any]) -> Step:
-            return with_precision(learner.training_step(loss_of, values), training.precision, learner.device)
+            return with_precision(learner.make_step(loss_of, values), training.precision, learner.device)
 
         values = self._values.step_values
         self._training_step = compiled(step_with, values) if training.compile else step_with(values)
@@ -177,7 +178,7 @@ class TorchFitting(Fitting):
     def kept(self) -> TorchLearner:
         """The model as it is validated and kept: with averaged weights, where there is an average."""
         average = self._update.average
-        return self.learner if average is None else self.learner.with_module(average.module)
+        return self.learner if average is None else self.learner.with_module(average.current())
 
     def _follow(self) -> None:
         """Go through the events of the loop."""
@@ -200,7 +201,7 @@ class TorchFitting(Fitting):
             should_stop=lambda: state.stop_reason is not None,
         )
         try:
-            for event in _explained(events, state, self.training.batch_size):
+            for event in explained(events, state, self.training.batch_size):
                 state.step = event.step
                 if isinstance(event, StepEnd):
                     state.loss = event.loss
@@ -292,6 +293,8 @@ class TorchFitting(Fitting):
             # In pairs, because JSON is written with its keys sorted.
             "history": [[name, values] for name, values in self.history.items()],
             "stop_reason": self._state.stop_reason,
+            "metrics": dict(self._state.metrics),
+            "was_validated": self._state.was_validated,
             "module": self._unbundled(),
             "data": self._data.digest("train"),
             "random": random_state(self.learner.device),
@@ -340,6 +343,9 @@ class TorchFitting(Fitting):
             self._state.stop_reason = "model"
         if self._stopping is not None and self._state.stop_reason is None:
             self._state.stop_reason = self._stopping.verdict()
+        self._state.metrics = {str(name): float(value) for name, value in state["metrics"].items()}
+        self._state.was_validated = state["was_validated"]
+        self.best.check(self.learner.module)
         set_random_state(state["random"], self.learner.device)  # last: what came before may have drawn
 
     @property
@@ -365,61 +371,19 @@ class TorchFitting(Fitting):
             self._write_down()
         except NonFiniteLossError:
             return  # which nobody had noticed yet; the checkpoint before it is the one to go on from
-
-
-_FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+        except Exception as failure:  # what ended the training is what counts
+            error.add_note(f"no checkpoint was written: {failure}")
 
 
 def _plan(training: Training) -> Plan:
-    names = Plan.__dataclass_fields__
-    return Plan(**{name: getattr(training, name) for name in names})
-
-
-def _explained(events: Iterator[Event], state: TrainingState, batch_size: int) -> Iterator[Event]:
-    """Say where it was, when the model, the loss or a metric fails in the middle.
-
-    Raises:
-        TrainingError: With the cause chained.
-    """
-    try:
-        yield from events
-    except GymtrainError:
-        raise
-    except _FAILURES as error:
-        hint = ""
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-            hint = (
-                f"; there is not enough memory, and model.training.batch_size is {batch_size}: try a smaller one, with "
-                f"accumulate for steps of as many rows"
-            )
-        message = f"training failed after step {state.step}, in epoch {state.epoch}: {error}{hint}"
-        raise TrainingError(message) from error
-
-
-@contextmanager
-def _explained_by(resumed: Resumed | None) -> Iterator[None]:
-    """Name the checkpoint, where something fails that nobody has explained: what is in it may be of anybody's making.
-
-    Raises:
-        TrainingError: With the cause chained.
-    """
-    try:
-        yield
-    except GymtrainError:
-        raise
-    except _FAILURES as error:
-        if resumed is None:
-            raise
-        raise TrainingError(f"resume: what is in {resumed.path} does not fit this training: {error!r}") from error
+    return Plan(
+        training.epochs,
+        training.max_steps,
+        training.accumulate,
+        training.steps_per_epoch,
+        training.validate_every_epochs,
+        training.validate_every_steps,
+    )
 
 
 def _planned_steps(training: Training, steps_per_epoch: int) -> int:

@@ -31,7 +31,7 @@ from gymtrain.trainer.saving import check_findable, json_safe
 from gymtrain.trainer.stages import Stages
 from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
-from gymtrain.training.monitoring import ModelCheckpoint
+from gymtrain.training.checkpointing import ModelCheckpoint
 
 SELFCHECK_ROWS = 8
 

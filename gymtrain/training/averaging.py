@@ -28,7 +28,7 @@ class Average:
         >>> average = Average(module, decay=0.75, warmup=False)
         >>> _ = nn.init.ones_(module.weight)
         >>> average.update()
-        >>> average.module.weight.item()
+        >>> average.current().weight.item()
         0.25
     """
 
@@ -37,12 +37,12 @@ class Average:
         self._copy = copy.deepcopy(module).requires_grad_(False).eval()
         self._updates = 0
         self._live, self._averaged = _floating(module), _floating(self._copy)
-        self._live_buffers, self._buffers = list(module.buffers()), list(self._copy.buffers())
+        self._module = module  # whose buffers may be others after each step
 
-    @property
-    def module(self) -> nn.Module:
-        """The copy with the averaged weights, in evaluation mode."""
-        for own, live in zip(self._buffers, self._live_buffers, strict=True):
+    @torch.no_grad()
+    def current(self) -> nn.Module:
+        """Return the copy with the averaged weights, and the module's buffers as they are now, in evaluation mode."""
+        for own, live in zip(self._copy.buffers(), self._module.buffers(), strict=True):
             own.copy_(live)
         return self._copy
 
@@ -57,7 +57,7 @@ class Average:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and how many updates are in it."""
-        return {"weights": self.module.state_dict(), "updates": self._updates}
+        return {"weights": self.current().state_dict(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""

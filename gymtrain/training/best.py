@@ -70,6 +70,17 @@ class BestWeights:
             else:
                 self._state[name] = copy.deepcopy(value)
 
+    def check(self, module: nn.Module) -> None:
+        """See whether the weights that were taken back are of a module.
+
+        Raises:
+            ValueError: They are not.
+        """
+        own = module.state_dict()
+        for name, value in self._state.items():
+            if name not in own or getattr(value, "shape", None) != getattr(own[name], "shape", None):
+                raise ValueError(f"best: {name!r} is no tensor of this model")
+
     def restore(self, module: nn.Module) -> None:
         """Put the best weights back."""
         if self._state:

@@ -180,16 +180,38 @@ class Callbacks:
             error.add_note(str(failure))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of those that have one, by their place in the list and their class."""
-        return {name: each.state_dict() for name, each in self._with_state()}
+        """Return the state of those that have one, by their class and their place among those of the class.
+
+        Raises:
+            CallbackError: A callback raised; the cause is chained.
+        """
+        states = {}
+        for name, callback in self._with_state():
+            try:
+                states[name] = callback.state_dict()
+            except Exception as error:
+                raise CallbackError(f"state_dict of the callback {type(callback).__name__} failed: {error}") from error
+        return states
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Give back their state to those that are there again; a new one begins anew."""
+        """Give back their state to those that are there again; a new one begins anew.
+
+        Raises:
+            CallbackError: A callback raised; the cause is chained.
+        """
         for name, callback in self._with_state():
-            if name in state:
+            if name not in state:
+                continue
+            try:
                 callback.load_state_dict(state[name])
+            except Exception as error:
+                kind = type(callback).__name__
+                raise CallbackError(f"load_state_dict of the callback {kind} failed: {error}") from error
 
     def _with_state(self) -> Iterator[tuple[str, Any]]:
-        for position, callback in enumerate(self._callbacks):
+        seen: dict[str, int] = {}
+        for callback in self._callbacks:
             if hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict"):
-                yield f"{position} {type(callback).__name__}", callback
+                name = type(callback).__name__
+                seen[name] = seen.get(name, 0) + 1
+                yield f"{name} {seen[name]}", callback

@@ -132,14 +132,18 @@ class FunctionSchedule(Schedule):
         """Return what the function does.
 
         Raises:
-            TrainingError: That is no finite number.
+            TrainingError: It fails, or returns no finite number.
         """
         if self.length is not None:
             # After the last epoch or step a value is still set, which a function may not have.
             time = min(time, self.length - 1)
-        value: Any = self._function(time, **self._arguments)
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        try:
+            value: Any = self._function(time, **self._arguments)
+        except Exception as error:
+            message = f"model.training.schedule: {name} failed for {self.by} {time}: {error}"
+            raise TrainingError(message) from error
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            name = getattr(self._function, "__qualname__", repr(self._function))
             raise TrainingError(
                 f"model.training.schedule: {name} returned {value!r} for {self.by} {time}; expected a finite number"
             )

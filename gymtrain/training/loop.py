@@ -14,9 +14,10 @@ from torch import nn
 from gymtrain.data.batch import Batch
 from gymtrain.data.randomness import mix
 from gymtrain.models.seeding import reseed
+from gymtrain.models.torch_model import Outcome
 from gymtrain.training.batches import Batches
 from gymtrain.training.position import Position, check_weights
-from gymtrain.training.update import Outcome, Update
+from gymtrain.training.update import Update
 
 # Below it, the smallest normal float32, the weights of a window are none.
 _TINY = 2.0**-126
@@ -140,7 +141,7 @@ def fit(
                 if should_stop():
                     break
                 module.train()
-            position.is_whole = False
+            position.begin_step()
             update.zero_grad()
             shares = shares_of(window)
             losses = []
@@ -167,7 +168,11 @@ def fit(
 def windows(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
     """Gather batches in windows of so many, the last one shorter: each is one step of the optimizer."""
     if size == 1:
-        yield from zip(batches)
+        return zip(batches)
+    return _gathered(batches, size)
+
+
+def _gathered(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
     while window := list(islice(batches, size)):
         yield window
 

@@ -91,7 +91,7 @@ class Losses:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back the sums."""
-        self._sums = {name: (total, count) for name, total, count in state["sums"]}
+        self._sums = {str(name): (float(total), float(count)) for name, total, count in state["sums"]}
 
 
 @dataclass
@@ -113,6 +113,10 @@ class Position:
     losses: Losses = field(default_factory=Losses)
     is_whole: bool = True
     validated: int = 0
+
+    def begin_step(self) -> None:
+        """Say that what is computed now belongs to the next step."""
+        self.is_whole = False
 
     def take(self, loss: torch.Tensor, size: Size) -> None:
         """Count a step with its mean loss over so many rows, or so much weight."""
@@ -139,9 +143,10 @@ class Position:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        self.epochs, self.step, self.steps_in_epoch = state["epochs"], state["step"], state["steps_in_epoch"]
+        self.epochs, self.step, self.steps_in_epoch, self.validated = (
+            int(state[name]) for name in ("epochs", "step", "steps_in_epoch", "validated")
+        )
         self.losses.load_state_dict(state["losses"])
-        self.validated = state["validated"]
 
 
 def _numbers(values: Sequence[Size]) -> list[float]:
@@ -152,18 +157,15 @@ def _numbers(values: Sequence[Size]) -> list[float]:
 
 
 def check_weights(module: nn.Module, step: int) -> None:
-    """Refuse weights that nothing can be predicted with.
+    """Refuse weights that nothing can be predicted with; buffers may hold infinity, such as a mask.
 
     Raises:
         NonFiniteLossError: One of them is NaN or infinite.
     """
-    sums = [tensor.sum(dtype=torch.float32) for tensor in module.state_dict().values() if _is_floating(tensor)]
-    if sums and not math.isfinite(torch.stack(sums).sum().item()):
+    weights = [parameter.detach() for parameter in module.parameters() if parameter.is_floating_point()]
+    largest = torch._foreach_norm(weights, math.inf) if weights else []
+    if largest and not torch.stack([each.double() for each in largest]).isfinite().all():
         raise NonFiniteLossError(f"the weights became NaN or infinite at step {step}; {_REMEDY}")
-
-
-def _is_floating(tensor: object) -> bool:
-    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
 
 
 _REMEDY = (

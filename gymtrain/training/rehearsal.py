@@ -66,7 +66,7 @@ def rehearse_evaluation(learner: TorchLearner, evaluation: Evaluation) -> list[s
     """
     if not isinstance(learner.module, TorchModel):
         return ["loss", *evaluation.metrics.names]
-    learner = learner.with_module(copy.deepcopy(learner.module))
+    learner = learner.with_module(_copy_of(learner.module))
     step = "test_step" if evaluation.part == "test" else "validation_step"
     place = f"model.model: {step} of {type(learner.module).__name__}"
     try:
@@ -86,8 +86,12 @@ def _try_one_row(module: nn.Module, row: torch.Tensor, batches: Batches) -> None
     if rows % batches.batch_size != 1 and batches.batch_size != 1:
         return
     try:
-        # On a copy: in training mode a module may change its buffers.
-        copy.deepcopy(module).train()(row)
+        # In training mode a module may change its buffers.
+        tried = copy.deepcopy(module).train()
+    except Exception:
+        return  # one that cannot be copied cannot be tried
+    try:
+        tried(row)
     except ValueError as error:
         raise TrainingError(
             f"model.training.batch_size: {batches.batch_size} leaves {rows} rows with a batch of one, which "
@@ -113,10 +117,10 @@ def _try_loss(learner: TorchLearner, loss_of: Loss, batch: Batch) -> None:
 
 def _try_own_step(learner: TorchLearner, loss_of: Loss, batch: Batch, values: Mapping[str, float]) -> list[str]:
     # On a copy: in training mode a module may change its buffers.
-    module = copy.deepcopy(learner.module).train()
+    module = _copy_of(learner.module).train()
     place = f"model.model: training_step of {type(module).__name__}"
     try:
-        outcome = learner.with_module(module).training_step(loss_of, values)(batch)
+        outcome = learner.with_module(module).make_step(loss_of, values)(batch)
     except Exception as error:
         raise TrainingError(f"{place} fails on two rows: {error}") from error
     losses = outcome if isinstance(outcome, Mapping) else {"loss": outcome}
@@ -126,6 +130,14 @@ def _try_own_step(learner: TorchLearner, loss_of: Loss, batch: Batch, values: Ma
     if not any(value.requires_grad for value in losses.values()):
         raise TrainingError(f"{place} returned nothing that depends on the parameters; look for detach() or no_grad()")
     return [name for name in losses if name != "loss"]
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        message = f"model.model: {type(module).__name__} cannot be copied by copy.deepcopy, to be tried: {error}"
+        raise TrainingError(message) from error
 
 
 def _check_numbers(values: Mapping[str, object], place: str) -> None:

@@ -35,6 +35,8 @@ def flatten(tree: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
 
     def visit(node: Any, path: str) -> Any:
+        while path in tensors:  # a key may hold a slash
+            path += "'"
         if isinstance(node, torch.Tensor):
             tensors[path] = node.detach().cpu()
             return {TENSOR: path}

@@ -80,7 +80,8 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what it had seen."""
-        self._best, self._waited, self._last = state["best"], state["waited"], state["last"]
+        self._best, self._waited = float(state["best"]), int(state["waited"])
+        self._last = None if state["last"] is None else float(state["last"])
 
 
 class TimeLimit(Callback):
@@ -112,4 +113,4 @@ class TimeLimit(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back how long it had been."""
-        self._spent = state["spent"]
+        self._spent = float(state["spent"])

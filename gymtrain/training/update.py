@@ -9,10 +9,8 @@ import torch
 from torch import nn
 
 from gymtrain.errors import TrainingError, some
+from gymtrain.models.torch_model import Outcome
 from gymtrain.training.averaging import Average
-
-# A loss, or several: by the name of the optimizer that makes each smaller.
-Outcome = torch.Tensor | Mapping[str, torch.Tensor]
 
 
 class Update:
@@ -46,8 +44,7 @@ class Update:
         self.optimizers, self.average = dict(optimizers), average
         self._clip_grad_norm, self._clip_grad_value, self._scaler = clip_grad_norm, clip_grad_value, scaler
         self._parameters: dict[str, list[nn.Parameter]] = {
-            name: [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            for name, optimizer in self.optimizers.items()
+            name: _parameters_of(optimizer) for name, optimizer in self.optimizers.items()
         }
         self._all_parameters = [parameter for group in self._parameters.values() for parameter in group]
 
@@ -133,19 +130,39 @@ class Update:
             ValueError: It is of other parameters.
         """
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-            _check_shapes(optimizer)
+            _restore(optimizer, state["optimizers"][name])
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 
 
-def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a state that torch takes without a look, and whose end a fused kernel then writes beyond."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape not in (parameter.shape, ()):
-                raise ValueError(
-                    f"optimizer: {name} has the shape {tuple(value.shape)}; its parameter has {tuple(parameter.shape)}"
-                )
+def _restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Give an optimizer its state.
+
+    torch does not look at its shapes, and a fused kernel writes beyond the end of a tensor that is too small; and it
+    casts what is kept in float32 for weights in half precision.
+
+    Raises:
+        ValueError: It is of other parameters.
+    """
+    optimizer.load_state_dict(saved)
+    positions = {id(each): position for position, each in enumerate(_parameters_of(optimizer))}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                if not isinstance(value, torch.Tensor):
+                    continue
+                if group.get("fused") and value.shape not in (parameter.shape, ()):
+                    raise ValueError(
+                        f"optimizer: {name} has the shape {tuple(value.shape)}; its parameter has "
+                        f"{tuple(parameter.shape)}"
+                    )
+                exact = saved["state"][positions[id(parameter)]][name]
+                if value.dtype != exact.dtype:
+                    state[name] = exact.to(value.device)
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

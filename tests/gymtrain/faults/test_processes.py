@@ -240,7 +240,7 @@ def test_a_state_of_a_callback_that_no_checkpoint_can_hold_is_told_by_its_place(
 
     trainer = make(checkpoint={})
 
-    with pytest.raises((TrainingError, CallbackError), match=r"callbacks/0 Local/function is a function"):
+    with pytest.raises((TrainingError, CallbackError), match=r"callbacks/Local 1/function is a function"):
         trainer.train([Local()])
 
     assert trainer.result["status"] == "FAILED"

@@ -281,7 +281,7 @@ def test_each_loss_reaches_the_parameters_of_its_own_optimizer_alone():
     module = user_torch_models.Gan((4,), 3)
     update = Update(build_optimizers(Model(model="linear").training.optimizer, module, torch.device("cpu")))
     batch = Batch(torch.randn(16, 4), torch.arange(16) % 3)
-    step = TorchLearner(module, task, torch.device("cpu")).training_step(task.loss("auto"), {})
+    step = TorchLearner(module, task, torch.device("cpu")).make_step(task.loss("auto"), {})
 
     torch.manual_seed(1)
     losses = step(batch)

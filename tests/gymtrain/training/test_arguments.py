@@ -226,9 +226,9 @@ def test_weights_that_are_tied_or_frozen_are_so_in_the_average():
 
     average.update()
 
-    assert average.module.decode.weight is average.module.encode.weight
-    torch.testing.assert_close(average.module.encode.weight, module.encode.weight - 0.5)
-    assert torch.equal(average.module.head.weight, module.head.weight)
+    assert average.current().decode.weight is average.current().encode.weight
+    torch.testing.assert_close(average.current().encode.weight, module.encode.weight - 0.5)
+    assert torch.equal(average.current().head.weight, module.head.weight)
 
 
 # Clipping by value.

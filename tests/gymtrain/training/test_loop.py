@@ -61,7 +61,7 @@ def steps_of(task, model, shape=(6,), *, batches=None, seed=0, training=None, **
     targets = torch.from_numpy(TASKS[task].encode(y))
     gathered = Batches(inputs, targets, in_order, device=CPU, **options)
     update = Update(build_optimizers(spec.training.optimizer, learner.module, CPU))
-    step = learner.training_step(TASKS[task].loss(spec.training.loss), {})
+    step = learner.make_step(TASKS[task].loss(spec.training.loss), {})
     plan = Plan(**{"epochs": None, "max_steps": 20, **limits})
     events = list(fit(learner.module, step, gathered, update, dict, plan, seed=seed))
     return learner.module, events

@@ -8,7 +8,8 @@ import pytest
 from user_code import Interrupt
 
 from gymtrain import Callback, Trainer
-from gymtrain.training.monitoring import LearningRateMonitor, ModelCheckpoint, Timing
+from gymtrain.training.checkpointing import ModelCheckpoint
+from gymtrain.training.monitoring import LearningRateMonitor, Timing
 from gymtrain.training.stopping import TimeLimit
 
 PARTS = {"train": 90, "val": 30, "test": 30}
