@@ -40,6 +40,9 @@ lint: $(INSTALLED)
 benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/contenders.py
+	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/checkpoints.py
+	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
 

@@ -165,6 +165,10 @@ def train(
     overfit_batches: Annotated[
         int, typer.Option(min=0, metavar="N", help="Try to learn the first N batches by heart; no model is kept.")
     ] = 0,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on from the newest checkpoint that fits, or from this one or run."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train what a spec describes."""
@@ -182,7 +186,11 @@ def train(
     trainer = Trainer.from_dict(content)
     show_progress = sys.stderr.isatty() and not no_progress
     callbacks = [ProgressBar()] if show_progress else []
-    result = trainer.train(callbacks, fast_dev_run=fast_dev_run, overfit_batches=overfit_batches)
+    try:
+        result = trainer.train(callbacks, resume or False, fast_dev_run=fast_dev_run, overfit_batches=overfit_batches)
+    except BaseException:
+        _tell_of_checkpoints(trainer.result)
+        raise
     if save is not None:
         trainer.save(save)
     if as_json:
@@ -191,6 +199,13 @@ def train(
         from gymtrain.cli.reports import print_result
 
         print_result(result, save)
+
+
+def _tell_of_checkpoints(result: dict[str, Any] | None) -> None:
+    """Say how to go on after a training that was interrupted or failed."""
+    written = sorted(Path(result["run"]["checkpoint_dir"]).glob("epoch-*.zip")) if result else []
+    if written:
+        _say(f"The last checkpoint is {written[-1]}; go on with --resume auto.")
 
 
 def _read_spec(path: Path, root: Path | None) -> dict[str, Any]:

@@ -142,6 +142,11 @@ class TorchLearner(Learner):
         if not isinstance(module, TorchModel):
             return state
         final: dict[str, Any] = call_own(module, "final_state")
+        if not isinstance(final, Mapping):
+            raise TrainingError(
+                f"model.model: final_state of {type(module).__name__} returned a {type(final).__name__}; expected a "
+                f"dict of tensors of the state dict"
+            )
         odd = [name for name, value in final.items() if name not in state or not _are_alike(value, state[name])]
         if odd:
             raise TrainingError(

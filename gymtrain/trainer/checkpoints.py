@@ -138,7 +138,7 @@ class Copies:
         return copy.copy_(tensor.detach())
 
 
-def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]) -> Resumed | None:
+def find(resume: str | Path | bool | None, experiment: Experiment, spec: dict[str, Any]) -> Resumed | None:
     """Return the checkpoint to go on from.
 
     Args:
@@ -150,14 +150,18 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
     Raises:
         TrainingError: The checkpoint that was named is not there, cannot be read, or is of another training.
     """
-    if resume is False:
+    if resume is False or resume is None:
         return None
     if resume is True or not isinstance(resume, str | Path):
         raise TrainingError(f"resume: got {resume!r}; expected 'auto', the path of a checkpoint or of a run, or False")
     if resume == "auto":
         root = Path(experiment.tracking.root).expanduser()
         _clean([*root.glob("*/*"), *root.glob("*/*/checkpoints")])
-        return next(_readable(root.glob("*/*/checkpoints/epoch-*.zip"), spec, only_fitting=True), None)
+        others: list[str] = []
+        found = next(_readable(root.glob("*/*/checkpoints/epoch-*.zip"), spec, others), None)
+        if found is None and others:
+            warnings.warn(f"resume: nothing fits, and the training begins anew; {others[0]}", stacklevel=2)
+        return found
     path = Path(resume).expanduser()
     if not path.exists():
         raise TrainingError(f"resume: there is no {str(path)!r}")
@@ -165,7 +169,7 @@ def find(resume: str | Path | bool, experiment: Experiment, spec: dict[str, Any]
     candidates = [*path.glob("epoch-*.zip"), *path.glob("checkpoints/epoch-*.zip")] if path.is_dir() else [path]
     with warnings.catch_warnings(record=True) as skipped:
         warnings.simplefilter("always")
-        found = next(_readable(candidates, spec, only_fitting=False), None)
+        found = next(_readable(candidates, spec), None)
     if found is None:
         reasons = "".join(f"\n  {each.message}" for each in skipped)
         raise TrainingError(f"resume: there is no checkpoint in {str(path)!r} that can be read{reasons}")
@@ -180,23 +184,35 @@ def _clean(directories: Iterable[Path]) -> None:
         remove_leftovers(directory)
 
 
-def _readable(paths: Iterable[Path], spec: dict[str, Any], *, only_fitting: bool) -> Iterator[Resumed]:
-    """Yield the checkpoints that can be read, newest first; the others are warned of and left out."""
+def _readable(paths: Iterable[Path], spec: dict[str, Any], others: list[str] | None = None) -> Iterator[Resumed]:
+    """Yield the checkpoints that can be read, newest first; the others are warned of and left out.
+
+    Args:
+        paths: Of the checkpoints.
+        spec: The spec of the training that is to go on.
+        others: Takes what is said of those of another training; None to raise it.
+
+    Raises:
+        TrainingError: One is of another training.
+    """
     for path in _newest_first(paths):
         try:
             with open_bundle(path) as bundle:
                 differing = _differing(bundle.spec, spec)
                 refused = [key for key in differing if not key.startswith(_MAY_CHANGE_KEYS)]
-                if refused and only_fitting:
-                    continue
                 if refused:
-                    raise TrainingError(
-                        f"resume: {path} is of another training: {_shown(differing, refused)}; only "
-                        f"{', '.join(MAY_CHANGE)} and the tracking may change"
+                    told = (
+                        f"{path} is of another training: {_shown(differing, refused)}; only {', '.join(MAY_CHANGE)} "
+                        f"and the tracking may change"
                     )
+                    if others is None:
+                        raise TrainingError(f"resume: {told}")
+                    if all(key.startswith("training/") for key in refused):  # the same model on the same data
+                        others.append(told)
+                    continue
                 yield _resumed(path, bundle, differing)
         except (BundleError, OSError) as error:  # one may be deleted in the meantime, by the training that it is of
-            warnings.warn(f"resume: {error}; the checkpoint before it is taken", stacklevel=2)
+            warnings.warn(f"resume: {error}; it is passed over", stacklevel=2)
 
 
 def _newest_first(paths: Iterable[Path]) -> list[Path]:

@@ -85,7 +85,7 @@ def _activation_bytes(learner: TorchLearner, inputs: Array) -> int:
     handles = [layer.register_forward_hook(look) for layer in layers]
     try:
         with torch.inference_mode():
-            learner.module(as_input(inputs).to(learner.device))
+            learner.module(as_input(inputs).to(learner.device, learner.dtype))
     finally:
         for handle in handles:
             handle.remove()

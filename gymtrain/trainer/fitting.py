@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gymtrain.errors import CallbackError
 from gymtrain.models.contract import Array, Learner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.tasks import Binary, Multiclass, no_classes
@@ -87,7 +88,7 @@ class Fitting(ABC):
         try:
             self._callbacks.call("on_epoch_end")
         finally:
-            metrics = {name: float(value) for name, value in self._state.metrics.items()}
+            metrics = {name: _number(name, value) for name, value in self._state.metrics.items()}
             for name in {**self.history, **metrics}:
                 values = self.history.setdefault(name, [])
                 values += [None] * (epoch - 1 - len(values))
@@ -110,6 +111,13 @@ def make_learner(experiment: Experiment, data: Prepared) -> Learner:
         device=training.device,
         dtype=parameter_dtype(training.precision),
     )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise CallbackError(f"metrics[{name!r}]: a callback put {value!r} there; expected a number") from error
 
 
 def named(part: str, metrics: Mapping[str, float]) -> dict[str, float]:

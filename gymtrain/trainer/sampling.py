@@ -52,4 +52,4 @@ def _given(data: Prepared) -> Array:
 
 
 def _misfit(message: str) -> SpecError:
-    return SpecError([Fault("model.training.sampling", f"{message}, or use 'shuffle'")])
+    return SpecError([Fault("model.training.sampling", f"{message}; else use 'shuffle'")])

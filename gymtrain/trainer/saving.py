@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,36 @@ def save(
         OSError: The file cannot be written.
     """
     check_findable(experiment)
+    _check_final_state(experiment, predictor)
     write(path, contents_of(spec, predictor, result))
+
+
+def _check_final_state(experiment: Experiment, predictor: Predictor) -> None:
+    """See whether a module that leaves a part of itself out can predict without it.
+
+    Raises:
+        SaveError: It cannot: with other first weights, what is left gives other outputs.
+    """
+    learner, training = predictor.learner, experiment.model.training
+    if not isinstance(learner, TorchLearner) or predictor.examples is None or not len(predictor.examples):
+        return
+    if learner.final_state().keys() == learner.module.state_dict().keys():
+        return
+    again = restore_learner(
+        experiment.model.model,
+        predictor.task,
+        predictor.input_shape,
+        learner.save(),
+        seed=training.seed + 1,
+        device=training.device,
+        dtype=parameter_dtype(training.precision),
+    )
+    one, other = predictor.scores(predictor.examples), replace(predictor, learner=again).scores(predictor.examples)
+    if one.tobytes() != other.tobytes():
+        raise SaveError(
+            f"model.model: final_state of {type(learner.module).__name__} leaves out weights that a prediction needs: "
+            f"without them the loaded model would predict otherwise"
+        )
 
 
 def contents_of(

@@ -38,7 +38,20 @@ def build_optimizers(component: Component, module: nn.Module, device: torch.devi
             f"model.model: configure_optimizer of {type(module).__name__} returned {some(odd) or 'an empty dict'}; "
             f"expected an optimizer of torch, or a dict of them by name"
         )
+    _check_apart(optimizers)
     return optimizers
+
+
+def _check_apart(optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    owners: dict[int, str] = {}
+    for name, optimizer in optimizers.items():
+        for parameter in [each for group in optimizer.param_groups for each in group["params"]]:
+            if owners.setdefault(id(parameter), name) != name:
+                first = owners[id(parameter)]
+                raise TrainingError(
+                    f"model.model: configure_optimizer gave a parameter of shape {tuple(parameter.shape)} to both "
+                    f"{first!r} and {name!r}, which would both change it; give it to one"
+                )
 
 
 def make_optimizer(
@@ -48,11 +61,17 @@ def make_optimizer(
 
     Raises:
         SpecError: torch refuses an argument.
+        TrainingError: There are no parameters.
     """
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in component.arguments.items()}
     arguments |= changes
-    parameters = list(parameters)
+    # Generators too, which could be gone through but once.
+    parameters = [
+        {**each, "params": _listed(each["params"])} if isinstance(each, dict) else each for each in parameters
+    ]
     flat = [item for each in parameters for item in (each["params"] if isinstance(each, dict) else [each])]
+    if not flat:
+        raise TrainingError("model.model: configure_optimizer made an optimizer of no parameters")
     if component.type in FUSED and _may_fuse(arguments, flat, device):
         arguments["fused"] = True
     try:
@@ -64,6 +83,10 @@ def make_optimizer(
             [Fault("model.training.optimizer", f"{component.type} refuses its arguments: {error}")]
         ) from error
     return optimizer
+
+
+def _listed(parameters: Any) -> list[Any]:
+    return [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
 
 
 def _may_fuse(arguments: dict[str, object], parameters: Sequence[torch.Tensor], device: torch.device) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from gymtrain.errors import Fault, SpecError
+from gymtrain.errors import Fault, SpecError, TrainingError
 from gymtrain.training.best import check_known
 from gymtrain.training.schedules import Plateau, Schedule
 
@@ -74,6 +74,11 @@ class ScheduledValues:
     def set(self, epochs: int, steps: int) -> dict[str, float]:
         """Give everyone the values for what comes after so many epochs and steps, and return them."""
         values = self.at(epochs, steps)
+        if values.get("lr", 0.0) < 0.0:
+            raise TrainingError(
+                f"model.training.schedule.lr: it gives {values['lr']} after {epochs} epochs and {steps} steps; a "
+                f"learning rate is at least 0"
+            )
         for name, value in values.items():
             for optimizer, position, ratio in self._groups[name]:
                 optimizer.param_groups[position][name] = value * ratio

@@ -625,3 +625,16 @@ def test_train_has_no_model_to_save_of_what_only_tries_something(
     assert done.exit_code == 2
     assert "leave no model to write" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_train_goes_on_from_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, data)
+    spec["model"]["training"] = {"epochs": 2, "checkpoint": {}}
+    assert run("train", written(tmp_path / "spec.json", spec)).exit_code == 0
+    spec["model"]["training"]["epochs"] = 3
+
+    result = run("train", written(tmp_path / "spec.json", spec), "--resume", "auto", "--json")
+
+    told = json.loads(result.stdout)
+    assert "epoch-000002" in told["resumed_from"]
+    assert len(told["metrics"]["train/loss"]) == 3

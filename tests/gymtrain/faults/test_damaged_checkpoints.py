@@ -34,7 +34,7 @@ def assert_the_one_before_is_taken(root: Path, damaged: Path, before: Path, whol
 
     assert len(told) == 1
     assert str(damaged) in told[0]
-    assert re.search(r"resume: .*; the checkpoint before it is taken", told[0])
+    assert re.search(r"resume: .*; it is passed over", told[0])
     assert trainer.result["resumed_from"] == str(before)
     assert outcome(trainer) == whole
     assert damaged.exists()

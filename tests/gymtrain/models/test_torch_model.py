@@ -10,11 +10,12 @@ import user_torch_models
 from torch import nn
 from user_code import Interrupt
 
-from gymtrain import Callback, SpecError, Trainer, TrainingError
+from gymtrain import Callback, SaveError, SpecError, Trainer, TrainingError, register
 from gymtrain.bundle import open_bundle
 from gymtrain.data.batch import Batch
 from gymtrain.models.tasks import Multiclass
 from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.models.torch_model import TorchModel
 from gymtrain.specs import Model
 from gymtrain.training.optimizers import build_optimizers
 from gymtrain.training.update import Update
@@ -459,3 +460,75 @@ def test_such_a_model_is_loaded_only_where_it_is_trusted(tiny, tmp_path, flowers
         Trainer.load(tmp_path / "model.zip")
     loaded = Trainer.load(tmp_path / "model.zip", trust=["user_torch_models:Noisy"])
     assert loaded.predict_proba(flowers[0]).tobytes() == trainer.predict_proba(flowers[0]).tobytes()
+
+
+class Halves(TorchModel):
+    """Two layers, whose optimizers and final state the test chooses."""
+
+    make_optimizers: Any = None
+    left_out: tuple[str, ...] = ()
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(input_shape[0], 8), nn.Linear(8, output_size)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(rows).relu())
+
+    def configure_optimizer(self, make):
+        return super().configure_optimizer(make) if self.make_optimizers is None else self.make_optimizers(make)
+
+    def final_state(self):
+        return {name: each for name, each in self.state_dict().items() if not name.startswith(self.left_out or "?")}
+
+
+@pytest.fixture
+def halves(monkeypatch):
+    register("model", "halves")(Halves)
+    return monkeypatch
+
+
+def test_groups_may_be_given_as_generators(tiny, halves):
+    groups = [{"params": 0, "lr": 0.1}, {"params": 0, "lr": 0.01}]
+    halves.setattr(
+        Halves,
+        "make_optimizers",
+        lambda self, make: make(
+            [
+                {**group, "params": layer.parameters()}
+                for group, layer in zip(groups, (self.body, self.head), strict=True)
+            ]
+        ),
+    )
+
+    losses = tiny(model="halves", training={"epochs": 5}).train()["metrics"]["train/loss"]
+
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda self, make: make([]), "configure_optimizer made an optimizer of no parameters"),
+        (
+            lambda self, make: {"a": make(self.parameters()), "b": make(self.head.parameters())},
+            r"gave a parameter of shape \(3, 8\) to both 'a' and 'b'",
+        ),
+    ],
+)
+def test_optimizers_that_cannot_be_meant_are_refused(tiny, halves, made, message):
+    halves.setattr(Halves, "make_optimizers", made)
+
+    with pytest.raises(TrainingError, match=message):
+        tiny(model="halves").train()
+
+
+def test_a_final_state_that_a_prediction_cannot_do_with_is_not_saved(tiny, halves, tmp_path):
+    halves.setattr(Halves, "left_out", ("head",))
+    trainer = tiny(model="halves")
+    trainer.train()
+
+    with pytest.raises(SaveError, match="final_state of Halves leaves out weights that a prediction needs"):
+        trainer.save(tmp_path / "model.zip")
+
+    assert not (tmp_path / "model.zip").exists()

@@ -12,7 +12,7 @@ import user_code
 from torch import nn
 from user_code import Interrupt
 
-from gymtrain import Callback, Model, SpecError, Trainer
+from gymtrain import Callback, Model, SpecError, Trainer, TrainingError
 from gymtrain.bundle import open_bundle
 from gymtrain.data.randomness import mix, order
 from gymtrain.models.seeding import deterministic
@@ -545,3 +545,12 @@ def test_drawn_rows_are_the_same_after_a_resume(tiny):
     resumed.train(resume="auto")
 
     assert same_bits(whole, resumed)
+
+
+def test_a_schedule_that_climbs_instead_of_descending_is_refused(tiny):
+    schedule = {"type": "switch", "values": {"1": -5.0}}
+
+    with pytest.raises(
+        TrainingError, match=r"schedule.lr: it gives -5.0 after 1 epochs .*; a learning rate is at least 0"
+    ):
+        tiny(training={"epochs": 3, "schedule": schedule}).train()

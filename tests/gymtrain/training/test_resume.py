@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_warned_of_and_the_one_before_it_is_taken(tiny):
     newest = max(checkpoints.iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
 
-    with pytest.warns(UserWarning, match=r"resume: .*; the checkpoint before it is taken"):
+    with pytest.warns(UserWarning, match=r"resume: .*; it is passed over"):
         result = trainer.train(resume="auto")
 
     assert result["resumed_from"].endswith("epoch-000002-step-000000008.zip")
@@ -104,10 +104,17 @@ def test_a_damaged_checkpoint_is_warned_of_and_the_one_before_it_is_taken(tiny):
 def test_auto_begins_where_there_is_no_checkpoint_that_fits(tiny):
     interrupted(tiny)
 
-    result = tiny(training={"epochs": 2, "batch_size": 64}).train(resume="auto")
+    result = tiny(model="mlp", training={"epochs": 2}).train(resume="auto")
 
     assert result["resumed_from"] is None
     assert len(result["metrics"]["train/loss"]) == 2
+
+
+def test_auto_says_what_differs_where_the_model_and_the_data_are_the_same(tiny):
+    interrupted(tiny)
+
+    with pytest.warns(UserWarning, match=r"the training begins anew; .*training/batch_size \(32 -> 64\)"):
+        tiny(training={"epochs": 2, "batch_size": 64}).train(resume="auto")
 
 
 def test_a_training_that_was_over_is_not_trained_again(tiny):
