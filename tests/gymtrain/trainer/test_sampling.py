@@ -75,7 +75,7 @@ def test_what_has_no_classes_cannot_be_balanced(y: Any) -> None:
 
     with pytest.raises(
         SpecError,
-        match=r"model\.training\.sampling: 'balanced' draws each class equally often, and a \w+ task has no classes; else",
+        match=r"model\.training\.sampling: 'balanced' draws each class equally often, and a \w+ task has no classes;",
     ):
         order_of(data, spec, Training(sampling="balanced"))
 
