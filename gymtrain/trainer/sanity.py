@@ -93,7 +93,7 @@ def _faults(experiment: Experiment, resume: object, fast_dev_run: object, overfi
         return faults
     if fast_dev_run and overfit_batches:
         faults.append(Fault("overfit_batches", "does not go together with fast_dev_run, which takes one step; use one"))
-    if (fast_dev_run or overfit_batches) and resume is not False:
+    if (fast_dev_run or overfit_batches) and resume not in (False, None):
         name = "fast_dev_run" if fast_dev_run else "overfit_batches"
         faults.append(Fault(name, "does not go together with resume, because it begins with a fresh model; use one"))
     if overfit_batches and _fits_by_itself(experiment):

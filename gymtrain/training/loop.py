@@ -162,7 +162,6 @@ def fit(
         metrics = {f"train/{name}": value for name, value in position.losses.means().items()} | validated
         position.end_epoch()
         yield EpochEnd(epoch, position.step, metrics, perf_counter() - started)
-        position.is_whole = True
 
 
 def windows(batches: Iterator[Batch], size: int) -> Iterator[Sequence[Batch]]:
