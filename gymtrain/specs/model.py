@@ -264,6 +264,10 @@ class Training(Section):
     rows; null keeps the last."""
     device: str = "auto"
     """`"auto"` (cuda, then mps, then cpu) or a device of torch such as `"cuda:1"`."""
+    workers: Annotated[int, pydantic.Field(ge=0)] = 0
+    """Processes that gather and augment batches beside the training, for slow augmentors; 0 for none."""
+    worker_timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 300.0
+    """Seconds after which a batch that does not come from a worker is an error."""
     deterministic: bool = False
     """Use deterministic algorithms alone, which are slower on a GPU; on a CPU results are the same from run to run in
     any case."""

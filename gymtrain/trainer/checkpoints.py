@@ -19,7 +19,7 @@ from gymtrain.trainer.saving import contents_of, torch_tensor
 from gymtrain.training.state_tree import flatten, unflatten
 
 # What may differ between a training and the one that goes on with it.
-MAY_CHANGE = ("epochs", "max_steps", "early_stopping", "checkpoint")
+MAY_CHANGE = ("epochs", "max_steps", "early_stopping", "checkpoint", "workers", "worker_timeout")
 
 
 class Resumed(NamedTuple):

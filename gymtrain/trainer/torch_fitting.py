@@ -92,6 +92,7 @@ class TorchFitting(Fitting):
                 self._write_down_after(error)
                 raise
             finally:
+                self._batches.close()
                 # After Ctrl-C too: what was learned until then is kept.
                 if self._update.average is not None:
                     self.learner.module.load_state_dict(self._update.average.current().state_dict())
@@ -112,6 +113,8 @@ class TorchFitting(Fitting):
             device=learner.device,
             weights=None if weights is None else torch.from_numpy(weights),
             augmentation=self._augmentation,
+            workers=training.workers,
+            worker_timeout=training.worker_timeout,
         )
         self._plan = _plan(training)
         loss_of = data.task.loss(

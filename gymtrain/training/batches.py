@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from time import perf_counter
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.batch import Batch
+from gymtrain.errors import DataError
+from gymtrain.training.workers import Key, Workers
 
 # What is gathered at once: small enough to stay in the cache of a core, large enough that a small batch is only a view.
 BLOCK_BYTES = 2**20
@@ -27,6 +32,8 @@ class Batches:
         device: Where the batches are wanted.
         weights: How much each row counts, float32 of shape (rows,); None for all alike.
         augmentation: Random changes of the inputs; None for none.
+        workers: Processes that make the batches; 0 to make them here. The batches are the same.
+        worker_timeout: Seconds after which a batch that does not come from them is an error.
 
     Example:
         >>> from functools import partial
@@ -48,16 +55,22 @@ class Batches:
         device: torch.device,
         weights: torch.Tensor | None = None,
         augmentation: Augmentation | None = None,
+        workers: int = 0,
+        worker_timeout: float = 300.0,
     ) -> None:
         # On the device as a whole where it fits: a gather there costs less than a copy for each batch.
-        home = device if _fits(inputs, device) else inputs.device
+        home = device if workers == 0 and _fits(inputs, device) else inputs.device
         self.tensors = Batch(inputs.to(home), targets.to(home), None if weights is None else weights.to(home))
         """All rows."""
         self.order, self.batch_size, self.device, self.augmentation = order, batch_size, device, augmentation
         self.seconds = 0.0
-        """How long the gathering and changing of rows has taken; on a GPU, the asking for it."""
+        """How long training has waited for rows to be gathered and changed; on a GPU, the asking for it."""
         batch_bytes = batch_size * inputs[:1].nbytes
         self._per_block = min(max(BLOCK_BYTES // max(batch_bytes, 1), 1), 64)
+        self._workers = None
+        if workers:
+            make = partial(_made, self.tensors, augmentation)
+            self._workers = Workers(make, workers, worker_timeout, pin=device.type == "cuda")
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
@@ -69,14 +82,39 @@ class Batches:
 
     def stream(self, first: int) -> Iterator[Batch]:
         """Yield batches for ever, from the one with this number on, counted from 0 through all passes."""
-        passes, skipped = divmod(first, len(self))
-        while True:
-            passes += 1
-            yield from self._pass(passes, skipped)
+        if self._workers is not None:
+            yield from self._handed_over(self._workers.stream(self._keys(first)))
+        else:
+            for number, rows, skipped in self._passes(first):
+                yield from self._pass(number, rows, skipped)
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        if self._workers is not None:
+            self._workers.close()
+
+    def _passes(self, first: int) -> Iterator[tuple[int, torch.Tensor, int]]:
+        """Yield for each pass its number, its rows, and how many of its batches are skipped."""
+        passed, skipped = divmod(first, len(self))
+        for number in count(passed + 1):
+            yield number, self.order(number), skipped
             skipped = 0
 
-    def _pass(self, number: int, skipped: int) -> Iterator[Batch]:
-        rows = self.order(number).to(self.tensors.inputs.device)
+    def _keys(self, first: int) -> Iterator[Key]:
+        for number, rows, skipped in self._passes(first):
+            for batch in rows.split(self.batch_size)[skipped:]:  # type: ignore[no-untyped-call]
+                yield number, batch.numpy()
+
+    def _handed_over(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            began = perf_counter()
+            batch = next(batches)
+            moved = Batch(*(each.to(self.device, non_blocking=True) for each in batch if each is not None))
+            self.seconds += perf_counter() - began
+            yield moved
+
+    def _pass(self, number: int, rows: torch.Tensor, skipped: int) -> Iterator[Batch]:
+        rows = rows.to(self.tensors.inputs.device)
         # Blocks begin at the same rows whatever is skipped, so that a resumed training finds every batch at the same
         # alignment, and computes the same bits.
         for start in range(skipped - skipped % self._per_block, len(self), self._per_block):
@@ -87,7 +125,7 @@ class Batches:
     def _gather(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         """Gather the rows of several batches at once; the batches are views of them."""
         began = perf_counter()
-        gathered = [tensor.index_select(0, rows) for tensor in self.tensors if tensor is not None]
+        gathered = _rows_of(self.tensors, rows)
         parts = [
             tensor.to(self.device, non_blocking=True).split(self.batch_size)  # type: ignore[no-untyped-call]
             for tensor in (rows, *gathered)
@@ -99,9 +137,40 @@ class Batches:
         if self.augmentation is None:
             return Batch(inputs, *others)
         began = perf_counter()
-        inputs = self.augmentation(inputs, number, rows)
+        inputs = _changed(self.augmentation, inputs, number, rows)
         self.seconds += perf_counter() - began
         return Batch(inputs, *others)
+
+
+def _made(tensors: Batch, augmentation: Augmentation | None, number: int, rows: npt.NDArray[np.int64]) -> Batch:
+    """Make a batch, in a worker."""
+    chosen = torch.from_numpy(rows)
+    inputs, *others = _rows_of(tensors, chosen)
+    return Batch(inputs if augmentation is None else _changed(augmentation, inputs, number, chosen), *others)
+
+
+def _rows_of(tensors: Batch, rows: torch.Tensor) -> list[torch.Tensor]:
+    return [tensor.index_select(0, rows) for tensor in tensors if tensor is not None]
+
+
+def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows: torch.Tensor) -> torch.Tensor:
+    """Change the inputs of a batch.
+
+    Raises:
+        DataError: An augmentor fails; with the row that it fails on.
+    """
+    try:
+        return augmentation(inputs, number, rows)
+    except Exception as error:
+        place = f"{len(rows)} rows together"
+        for position, row in enumerate(rows.tolist()):
+            try:  # which does the same to a row alone
+                augmentation(inputs[position : position + 1], number, rows[position : position + 1])
+            except Exception:
+                place = f"row {row} of the train part"
+                break
+        kind = type(error).__name__
+        raise DataError(f"dataset.data_augmentors, epoch {number}, {place}: {kind}: {error}") from error
 
 
 def _fits(inputs: torch.Tensor, device: torch.device) -> bool:

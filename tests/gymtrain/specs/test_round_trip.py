@@ -201,6 +201,8 @@ def test_every_default_is_written_out() -> None:
                 "class_weight": None,
                 "monitor": "auto",
                 "device": "auto",
+                "workers": 0,
+                "worker_timeout": 300.0,
                 "deterministic": False,
                 "seed": 0,
             },
