@@ -41,6 +41,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/contenders.py
 	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/compiling.py
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/predict.py

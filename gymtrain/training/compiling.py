@@ -20,9 +20,16 @@ def compiled(step_with: Callable[[Mapping[str, Any]], Step], values: Mapping[str
         values: What these are, step by step. They are handed on as tensors of shape (): for each new number the step
             would be compiled anew, a few times, and then no more.
     """
-    torch.compiler.reset()  # the steps of trainings before, which count where torch gives up after a few variants
     tensors: dict[str, torch.Tensor] = {}
-    step = torch.compile(step_with(tensors), dynamic=False)
+    eager = step_with(tensors)
+
+    def own(batch: Batch) -> Any:
+        return eager(batch)
+
+    # torch counts what it compiled by the code object, which the steps of all trainings would share, and gives up after
+    # a few: each training gets a copy. `torch.compiler.reset` would drop what else the program has compiled.
+    own.__code__ = own.__code__.replace()
+    step = torch.compile(own, dynamic=False)
 
     def call(batch: Batch) -> Any:
         tensors.update({name: torch.tensor(value) for name, value in values.items()})

@@ -14,10 +14,12 @@ from user_code import Interrupt
 
 from gymtrain import Callback, Model, SpecError, Trainer, TrainingError
 from gymtrain.bundle import open_bundle
+from gymtrain.data.batch import Batch
 from gymtrain.data.randomness import mix, order
 from gymtrain.models.seeding import deterministic
 from gymtrain.models.torch_learner import build_learner
 from gymtrain.training.averaging import Average
+from gymtrain.training.compiling import compiled
 from gymtrain.training.stopping import EarlyStopping
 from gymtrain.training.update import Update
 
@@ -468,6 +470,22 @@ def test_a_compiled_step_of_ones_own_is_not_compiled_anew_for_each_value_of_a_sc
 
     assert metrics["train/noise"][-1] < metrics["train/noise"][0]
     assert "recompile_limit" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch, by torch
+def test_many_compiled_trainings_in_a_process_are_all_compiled_and_leave_other_compiled_functions_alone():
+    counted = torch._dynamo.utils.counters["stats"]
+    of_the_program = torch.compile(lambda x: x * 2, dynamic=False)
+    of_the_program(torch.ones(3))
+    before = counted["unique_graphs"]
+
+    for size in range(10):  # torch gives up after eight variants of a function
+        step = compiled(lambda values: lambda batch: batch.inputs.sum(), {})
+        step(Batch(torch.ones(size + 1), torch.ones(1)))
+    of_the_program(torch.ones(3))
+
+    assert counted["unique_graphs"] == before + 10
 
 
 @pytest.mark.slow
