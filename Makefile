@@ -44,6 +44,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/compiling.py
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/tracking.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
 

@@ -25,13 +25,18 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values))
 
 
-def arguments(description: str, rounds: int) -> argparse.Namespace:
-    """Read `--rounds` and `--quick`."""
+def arguments_parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """Return what reads `--rounds`, `--quick` and `--threads`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each contender has its turn")
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it runs, not how fast")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch; one makes figures comparable")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(description: str, rounds: int) -> argparse.Namespace:
+    """Read `--rounds`, `--quick` and `--threads`."""
+    return arguments_parser(description, rounds).parse_args()
 
 
 def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gymtrain_trackers import Recorder, Run, TrackingWarning, read_journal, sync
+from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackingWarning, read_journal, sync
 from gymtrain_trackers.journal import Journal
 from gymtrain_trackers.jsonl import JSONLinesTracker
 
@@ -188,3 +188,31 @@ with Recorder([], Run.new(sys.argv[1])) as recorder:
 
     (path,) = tmp_path.glob("*/*/journal.jsonl")
     assert [entry["metrics"][0][2] for entry in list(read_journal(path))[1:]] == list(range(1000))
+
+
+@given(
+    points=st.lists(
+        st.tuples(st.text(min_size=1), st.floats(), st.integers(-(2**63), 2**63), st.floats(0, 4e9)), max_size=5
+    )
+)
+def test_every_line_of_points_is_json_and_comes_back(points):
+    with tempfile.TemporaryDirectory() as root:
+        run = Run.new(root)
+        with Recorder([], run) as recorder:
+            recorder.log_metric_points([Metric(*point) for point in points])
+        lines = (run.directory / "journal.jsonl").read_text(encoding="ascii").splitlines()
+
+    for line in lines:
+        json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+    logged = [point for each in map(json.loads, lines) for point in each.get("metrics", ())]
+    told = [(key, float(value), step, when) for key, value, step, when in logged]
+    assert repr(told) == repr([(key, value, step, float(when)) for key, value, step, when in points])
+
+
+@pytest.mark.parametrize("when", [float("nan"), float("inf"), None, "now"])
+def test_a_point_whose_time_is_no_number_is_refused(tmp_path, when):
+    with (
+        Recorder([], Run.new(tmp_path)) as recorder,
+        pytest.raises(ArgumentError, match=r"metric 'loss'.*time .*expected a number"),
+    ):
+        recorder.log_metric_points([Metric("loss", 0.5, 1, when)])

@@ -382,7 +382,9 @@ def test_logging_outside_the_block_is_refused(run):
 
 def test_calls_that_cannot_be_meant_are_refused_in_the_callers_thread(run, tmp_path):
     with Recorder([], run) as recorder:
-        with pytest.raises(ArgumentError, match="metric 'loss': got the value 'low' at step 1; expected a number"):
+        with pytest.raises(
+            ArgumentError, match=r"metric 'loss': got the value 'low' at step 1, time .*; expected a number"
+        ):
             recorder.log_metrics({"loss": "low"}, step=1)
         with pytest.raises(ArgumentError, match=r"metric 'loss': got the value 1\.0 at step 1\.5"):
             recorder.log_metrics({"loss": 1.0}, step=1.5)

@@ -312,7 +312,7 @@ class Recorder:
 def _json_points(points: Sequence[Metric]) -> list[list[Any]]:
     try:
         return [
-            [key, value if isfinite(value := float(number_)) else number(value), index(step), float(timestamp)]
+            [key, value if isfinite(value := float(number_)) else number(value), index(step), _time(timestamp)]
             for key, number_, step, timestamp in points
         ]
     except (TypeError, ValueError):
@@ -321,9 +321,15 @@ def _json_points(points: Sequence[Metric]) -> list[list[Any]]:
 
 def _json_point(point: Metric) -> list[Any]:
     try:
-        return [point.key, number(float(point.value)), index(point.step), float(point.timestamp)]
+        return [point.key, number(float(point.value)), index(point.step), _time(point.timestamp)]
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"metric {point.key!r}: got the value {point.value!r} at step {point.step!r}; "
-            "expected a number and an integer"
+            f"metric {point.key!r}: got the value {point.value!r} at step {point.step!r}, time {point.timestamp!r}; "
+            "expected a number, an integer and a finite number"
         ) from error
+
+
+def _time(timestamp: float) -> float:
+    if not isfinite(timestamp):
+        raise ValueError(timestamp)
+    return float(timestamp)
