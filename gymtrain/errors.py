@@ -12,6 +12,7 @@
     ├── CallbackError (RuntimeError)           a callback raised
     ├── BundleError (ValueError)               a file is not a bundle that can be trusted
     ├── SaveError (RuntimeError)               a trainer cannot be written down
+    ├── StoreError (ValueError)                runs cannot be read, or there is no such run
     └── MissingDependencyError (ImportError)   an optional package is not installed
 
 Every message says where, what was got, what was expected and what to do. Errors of the operating system (a full disk,
@@ -109,6 +110,10 @@ class BundleError(GymtrainError, ValueError):
 
 class SaveError(GymtrainError, RuntimeError):
     """A trainer cannot be written down so that another process could read it."""
+
+
+class StoreError(GymtrainError, ValueError):
+    """Runs cannot be read: there is no such store or run, or nothing in it that is called so."""
 
 
 class MissingDependencyError(GymtrainError, ImportError):

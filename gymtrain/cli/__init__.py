@@ -16,6 +16,7 @@ import typer
 import typer.core
 
 from gymtrain.cli.recovery import doctor, sync
+from gymtrain.cli.runs import compare, runs
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
@@ -329,6 +330,8 @@ def estimate(
         print_estimate(found)
 
 
+app.command()(runs)
+app.command()(compare)
 app.command()(sync)
 app.command()(doctor)
 
