@@ -17,6 +17,7 @@ import typer.core
 
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
+from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
@@ -332,6 +333,7 @@ def estimate(
 
 app.command()(runs)
 app.command()(compare)
+app.command()(ui)
 app.command()(sync)
 app.command()(doctor)
 

@@ -14,12 +14,14 @@ from gymtrain.tracking.runs import (
     runs_in,
     runs_of,
 )
+from gymtrain.tracking.stores import Stores, stores_of
 
 __all__ = [
     "Data",
     "Delivered",
     "Report",
     "RunSummary",
+    "Stores",
     "better",
     "bundled_run",
     "deliver",
@@ -30,4 +32,5 @@ __all__ = [
     "run_in",
     "runs_in",
     "runs_of",
+    "stores_of",
 ]

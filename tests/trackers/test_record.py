@@ -10,6 +10,7 @@ import time
 import pytest
 
 from gymtrain_trackers import DatasetInput, Metric, Recorder, Run, TrackerError, load, read_record, sync
+from gymtrain_trackers.entries import start_entry
 from gymtrain_trackers.record import HEAD_BYTES, TAIL_BYTES
 
 DIES = """
@@ -88,7 +89,9 @@ def test_of_a_long_journal_only_the_ends_are_read(tmp_path):
         b'{"verb":"log_metrics","metrics":[["loss",0.',
         b'{"verb":"log_metrics","metrics":5}\n',
         b'{"verb":"log_metrics","metrics":[["loss"]]}\n',
+        b'{"verb":"log_metrics","metrics":[["loss",1,"first",null]]}\n',
         b'{"verb":"log_params","params":[1]}\n',
+        b'{"verb":"log_params","params":{},"time":"noon"}\n',
         b'{"verb":"log_inputs","inputs":[{"name":"digits"}]}\n',
         b'{"verb":"end","status":"SPLENDID"}\n',
         b'{"verb":"unheard of"}\n',
@@ -119,6 +122,27 @@ def test_a_journal_that_does_not_say_whose_it_is_is_refused(start, tmp_path):
 def test_a_directory_without_a_journal_is_refused(tmp_path):
     with pytest.raises(TrackerError, match="is not the directory of a run"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize("trackers", [[5], [{"name": "mlflow"}], [{"name": "a", "type": "b", "arguments": None}]])
+def test_a_tracker_of_which_the_journal_does_not_know_how_it_was_made_is_left_out(trackers, tmp_path):
+    run = Run.new(tmp_path)
+    start = start_entry(run, trackers)
+    run.directory.mkdir(parents=True)
+    (run.directory / "journal.jsonl").write_text(json.dumps(start) + "\n")
+
+    assert read_record(run.directory).trackers == []
+
+
+def test_a_store_beside_a_run_that_was_moved_is_named_where_it_is_now(tmp_path):
+    board = load("tensorboard", directory=str(tmp_path / "there" / "board"))
+    with Recorder([board], Run.new(tmp_path / "there", "digits")) as recorder:
+        pass
+    os.rename(tmp_path / "there", tmp_path / "here")
+
+    (recipe,) = read_record(tmp_path / "here" / "digits" / recorder.run.directory.name).trackers
+
+    assert recipe["arguments"]["directory"] == str(tmp_path / "here" / "board")
 
 
 def test_a_run_that_was_copied_is_where_it_is_now_and_is_not_written_to(tmp_path):

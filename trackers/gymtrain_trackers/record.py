@@ -12,6 +12,7 @@ from .errors import TrackerError
 from .files import RunLock
 from .journal import Entry, entries
 from .run import DatasetInput, Metric, Run, Status
+from .syncing import moved
 
 HEAD_BYTES = 128 << 10
 TAIL_BYTES = 256 << 10
@@ -34,7 +35,8 @@ class Record:
         tags: The last value of each tag.
         metrics: The last point of each metric.
         inputs: The data.
-        trackers: How its trackers are made again: `name`, `type` and `arguments` of each.
+        trackers: How those of its trackers are made again of which the journal knows: `name`, `type` and `arguments`;
+            what lay beside the run's directory is named where it is now.
     """
 
     run: Run
@@ -84,19 +86,18 @@ def read_record(directory: str | Path) -> Record:
     params, tags, metrics = dict[str, Any](), dict[str, Any](), dict[str, Metric]()
     inputs: list[DatasetInput] = []
     trackers: list[dict[str, Any]] = []
-    for entry, told in _understood(path, place):
+    for entry, told, when in _understood(path, place):
         end = None
-        seen = entry.get("time", seen)
+        seen = when or seen
         match entry["verb"], told:
             case "start", Run():
-                run, trackers = told, [each for each in entry.get("trackers", ()) if isinstance(each, dict)]
+                run, trackers = told, list(_recipes(entry, told.root))
             case "log_params", dict():
                 params |= told
             case "log_tags", dict():
                 tags |= told
             case "log_metrics", [*points]:
                 metrics |= {point.key: point for point in points}
-                seen = max((point.timestamp for point in points), default=seen)
             case "log_inputs", [*_]:
                 inputs += told
             case "end", "FINISHED" | "FAILED" | "KILLED":
@@ -108,15 +109,28 @@ def read_record(directory: str | Path) -> Record:
     return Record(run, status, None if status == "RUNNING" else seen, params, tags, metrics, inputs, trackers)
 
 
-def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any]]:
-    """Yield the entries that say what the run comes to, each with what it tells a tracker."""
+def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any, float]]:
+    """Yield the entries that say what the run comes to, what each tells a tracker, and when; 0 where it is silent."""
     for entry in _ends_of(path):
         if entry["verb"] in _TOLD:
             try:
                 (told,) = arguments(entry, directory)
+                if entry["verb"] == "log_metrics":
+                    told = [Metric(key, value, int(step), float(timestamp)) for key, value, step, timestamp in told]
+                    when = max((point.timestamp for point in told), default=0.0)
+                else:
+                    when = float(entry.get("time", 0.0))
             except (AttributeError, KeyError, TypeError, ValueError):  # damaged, yet still an object of JSON
                 continue
-            yield entry, told
+            yield entry, told, when
+
+
+def _recipes(start: Entry, root: Path) -> Iterator[dict[str, Any]]:
+    for recipe in start.get("trackers", ()):
+        match recipe:
+            case {"name": str(), "type": str(), "arguments": dict(given)}:
+                moved_ = {key: moved(value, start["root"], root) for key, value in given.items()}
+                yield {**recipe, "arguments": moved_}
 
 
 def _ends_of(path: Path) -> Iterator[Entry]:
