@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 
 help:
 	@echo "make demo        install, train two models on the handwritten digits, compare them"
-	@echo "make ui          open the MLflow UI on the runs of the demo"
+	@echo "make ui          show the runs of the demo in MLflow and TensorBoard"
 	@echo "make test        the whole test suite"
 	@echo "make quick       the suite without the slow tests"
 	@echo "make lint        ruff and mypy"
@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/digits.py
 
 ui: $(INSTALLED)
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+	$(BIN)/gymtrain ui $(CURDIR)/runs
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

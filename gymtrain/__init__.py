@@ -35,6 +35,7 @@ _HOMES = {
     "RegistrationError": "gymtrain.errors",
     "SaveError": "gymtrain.errors",
     "SpecError": "gymtrain.errors",
+    "StoreError": "gymtrain.errors",
     "TaskError": "gymtrain.errors",
     "Tracking": "gymtrain.specs",
     "Trainer": "gymtrain.trainer",
@@ -58,6 +59,7 @@ __all__ = [
     "RegistrationError",
     "SaveError",
     "SpecError",
+    "StoreError",
     "TaskError",
     "Tracking",
     "Trainer",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         RegistrationError,
         SaveError,
         SpecError,
+        StoreError,
         TaskError,
         TrainingError,
     )

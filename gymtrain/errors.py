@@ -12,6 +12,7 @@
     ├── CallbackError (RuntimeError)           a callback raised
     ├── BundleError (ValueError)               a file is not a bundle that can be trusted
     ├── SaveError (RuntimeError)               a trainer cannot be written down
+    ├── StoreError (ValueError)                runs cannot be read, or there is no such run
     └── MissingDependencyError (ImportError)   an optional package is not installed
 
 Every message says where, what was got, what was expected and what to do. Errors of the operating system (a full disk,
@@ -111,19 +112,28 @@ class SaveError(GymtrainError, RuntimeError):
     """A trainer cannot be written down so that another process could read it."""
 
 
+class StoreError(GymtrainError, ValueError):
+    """Runs cannot be read: there is no such store or run, or nothing in it that is called so."""
+
+
 class MissingDependencyError(GymtrainError, ImportError):
     """A package that the spec asks for is not installed; the message has the command that installs it."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return `"; did you mean 'x'?"` for the nearest of the known names, whatever its case; `""` when none is near.
+
+    Args:
+        name: What was given.
+        known: What there is.
+        likeness: How much of both names has to agree, from 0 to 1.
 
     Example:
         >>> did_you_mean("batch_sise", ["batch_size", "epochs"])
         "; did you mean 'batch_size'?"
     """
     by_lower_case = {each.lower(): each for each in known}
-    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=likeness)
     return f"; did you mean {by_lower_case[nearest[0]]!r}?" if nearest else ""
 
 

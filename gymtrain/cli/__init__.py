@@ -16,6 +16,8 @@ import typer
 import typer.core
 
 from gymtrain.cli.recovery import doctor, sync
+from gymtrain.cli.runs import compare, runs
+from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
@@ -329,6 +331,9 @@ def estimate(
         print_estimate(found)
 
 
+app.command()(runs)
+app.command()(compare)
+app.command()(ui)
 app.command()(sync)
 app.command()(doctor)
 

@@ -188,10 +188,10 @@ def _print_lines(console: Console, facts: dict[str, str | None]) -> None:
     for name, value in facts.items():
         if value is not None:
             console.print(
-                Text.assemble((f"{name:<{width}}  ", "bold"), _printable(value)), soft_wrap=not console.is_terminal
+                Text.assemble((f"{name:<{width}}  ", "bold"), printable(value)), soft_wrap=not console.is_terminal
             )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A bundle may come from anybody, and terminals obey some characters."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

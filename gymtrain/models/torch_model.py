@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from gymtrain.data.batch import Batch
-from gymtrain.errors import GymtrainError, TrainingError
+from gymtrain.errors import GymtrainError, TrainingError, did_you_mean
 from gymtrain.models.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,6 +48,16 @@ class TorchModel(nn.Module):
 
     task: Task
     loss_of: Loss
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        for name, value in own.items():
+            # One's own methods may be called anything that does not look like one of those that training calls.
+            if inspect.isfunction(value) and not name.startswith("_") and not hasattr(TorchModel, name):
+                hint = did_you_mean(name, [hook for hook in HOOKS if hook not in own], likeness=0.85)
+                if hint:
+                    warnings.warn(f"{cls.__name__}.{name}: training calls no such method{hint}", stacklevel=2)
 
     def setup(self, task: Task) -> None:
         """Make what depends on the task; called once after the constructor, before weights are learned or restored.
@@ -112,6 +124,9 @@ class TorchModel(nn.Module):
     def should_stop(self, metrics: Mapping[str, float]) -> bool:
         """Tell after an epoch whether training is to stop; metrics of the val part are there if it was validated."""
         return False
+
+
+HOOKS = tuple(name for name, value in vars(TorchModel).items() if inspect.isfunction(value) and name[0] != "_")
 
 
 def loss_of_batch(module: nn.Module, loss_of: Loss, batch: Batch) -> torch.Tensor:

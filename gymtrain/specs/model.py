@@ -282,6 +282,11 @@ class Training(Section):
             raise fault(
                 "an average in 16 bits stands still, because its steps are rounded away; use precision 'bf16'", "ema"
             )
+        if self.monitor is None and self.checkpoint is not None and self.checkpoint.keep_best:
+            raise fault(
+                "keeps the best by the monitored metric, and monitor is null; give one or leave it out",
+                "checkpoint.keep_best",
+            )
         return self
 
     @pydantic.field_validator("device")

@@ -1,6 +1,36 @@
-"""Turns what training reports into calls of `gymtrain_trackers`; the only room that imports it."""
+"""Turns what training reports into calls of `gymtrain_trackers`, and reads runs; the only room that imports it."""
 
+from gymtrain.tracking.better import better
 from gymtrain.tracking.recovery import Delivered, deliver, deliver_all
 from gymtrain.tracking.report import Report
+from gymtrain.tracking.runs import (
+    Data,
+    RunSummary,
+    bundled_run,
+    find_run,
+    is_uri,
+    read_runs,
+    run_in,
+    runs_in,
+    runs_of,
+)
+from gymtrain.tracking.stores import Stores, stores_of
 
-__all__ = ["Delivered", "Report", "deliver", "deliver_all"]
+__all__ = [
+    "Data",
+    "Delivered",
+    "Report",
+    "RunSummary",
+    "Stores",
+    "better",
+    "bundled_run",
+    "deliver",
+    "deliver_all",
+    "find_run",
+    "is_uri",
+    "read_runs",
+    "run_in",
+    "runs_in",
+    "runs_of",
+    "stores_of",
+]

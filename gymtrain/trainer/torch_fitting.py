@@ -23,7 +23,7 @@ from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.trainer.sampling import order_of
 from gymtrain.trainer.step_log import Speed, StepLog
-from gymtrain.trainer.watching import best_weights, early_stopping
+from gymtrain.trainer.watching import best_weights, early_stopping, warn_of_idle_settings
 from gymtrain.training.averaging import Average
 from gymtrain.training.batches import Batches
 from gymtrain.training.callbacks import Callbacks
@@ -159,6 +159,7 @@ class TorchFitting(Fitting):
             rehearse_evaluation(learner, test)
         usual = "val/loss" if "val/loss" in known else None
         self.best = best_weights(training, usual, metrics, known, learner.module)
+        warn_of_idle_settings(training, self.best, is_validated=self._evaluate is not None)
         monitor = self.best.monitor or usual or "train/loss"
         self._values.watch(monitor, known, lambda name: metrics.higher_is_better(name.partition("/")[2]))
         self._stopping = early_stopping(training, monitor, metrics, known)

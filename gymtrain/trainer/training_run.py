@@ -43,7 +43,7 @@ class TrainingRun:
         experiment: What to run.
         callbacks: Told of what happens.
         resume: `"auto"`, a checkpoint, the directory of a run, or False to begin.
-        narrow: Called with the rows before the model is made; may leave few of them.
+        narrow: Called with the rows before the model is made, to leave few of them in a rehearsal; None for all.
 
     Attributes:
         result: What `train()` returns; there also when it raises.
@@ -55,7 +55,7 @@ class TrainingRun:
         experiment: Experiment,
         callbacks: Sequence[Callback],
         resume: str | Path | bool = False,
-        narrow: Callable[[Prepared], None] = lambda data: None,
+        narrow: Callable[[Prepared], None] | None = None,
     ) -> None:
         self.experiment, self._narrow = experiment, narrow
         self.state = TrainingState()
@@ -78,6 +78,7 @@ class TrainingRun:
         self._fitting: Fitting | None = None
         self._checkpoints: Checkpoints | None = None
         self._tested: dict[str, float] = {}
+        self._has_warned = False
 
     def execute(self) -> None:
         """Run all stages; whatever ends them, the run is closed and the result written."""
@@ -118,7 +119,8 @@ class TrainingRun:
             transform(data, dataset)
         with self.stages("augment_data"):
             augmentation = build_augmentation(data, dataset)
-        self._narrow(data)
+        if self._narrow is not None:
+            self._narrow(data)
         self._report_data(data)
         with self.stages("fit_model"):
             fitting = self._fitting = self._make_fitting(data, augmentation)
@@ -164,6 +166,7 @@ class TrainingRun:
 
     def _write_checkpoint(self, fitting: TorchFitting, data: Prepared) -> None:
         if self._checkpoints is None:
+            self._warn_of_no_checkpoints()
             return
         best, state = fitting.best, fitting.state_dict()
         value = self.state.metrics.get(str(best.monitor), math.nan)
@@ -171,6 +174,15 @@ class TrainingRun:
         if state["is_epoch_end"] and math.isfinite(value):
             monitored = str(best.monitor), value, best.mode
         self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored)
+
+    def _warn_of_no_checkpoints(self) -> None:
+        if self._narrow is None and not self._has_warned:  # a rehearsal has none, whatever the spec says
+            self._has_warned = True
+            warnings.warn(
+                "a callback asks for checkpoints, and none are written without model.training.checkpoint; give it, "
+                "such as {'keep_last': 2}",
+                stacklevel=2,
+            )
 
     def _report_data(self, data: Prepared) -> None:
         name = self.experiment.dataset.dataset.type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from functools import partial
 
@@ -49,3 +50,20 @@ def early_stopping(training: Training, usual: str, metrics: Metrics, known: Coll
     check_known(name, known, "model.training.early_stopping.monitor")
     mode = spec.mode or ("max" if metrics.higher_is_better(name.partition("/")[2]) else "min")
     return EarlyStopping(name, mode, **spec.model_dump(exclude={"monitor", "mode"}))
+
+
+def warn_of_idle_settings(training: Training, best: BestWeights, *, is_validated: bool) -> None:
+    """Say which settings change nothing, because there is nothing that they could act on."""
+    if not is_validated and (training.validate_every_epochs != 1 or training.validate_every_steps is not None):
+        name = "validate_every_epochs" if training.validate_every_steps is None else "validate_every_steps"
+        warnings.warn(
+            f"model.training.{name} changes nothing, because there are no validation rows; give dataset.samples.val or "
+            "model.training.validation_split",
+            stacklevel=2,
+        )
+    if training.checkpoint is not None and training.checkpoint.keep_best and best.monitor is None:
+        warnings.warn(
+            "model.training.checkpoint.keep_best keeps nothing, because no metric is monitored; give validation rows, "
+            "or model.training.monitor such as 'train/loss'",
+            stacklevel=2,
+        )

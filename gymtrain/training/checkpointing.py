@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from time import monotonic
 
+from gymtrain.errors import Fault, SpecError
 from gymtrain.training.callbacks import Callback, TrainingState
+from gymtrain.training.expectations import check, integer, number
 
 
 class ModelCheckpoint(Callback):
@@ -14,11 +16,23 @@ class ModelCheckpoint(Callback):
         every_epochs: Epochs from one to the next; None for none at the ends of epochs.
         every_steps: Optimizer steps from one to the next, also within an epoch.
         every_minutes: Minutes from one to the next; written after the step that is running then.
+
+    Raises:
+        SpecError: One is no such number, or none is given.
     """
 
     def __init__(
         self, every_epochs: int | None = None, every_steps: int | None = None, every_minutes: float | None = None
     ) -> None:
+        check(
+            self,
+            every_epochs=(every_epochs, integer(1).or_none()),
+            every_steps=(every_steps, integer(1).or_none()),
+            every_minutes=(every_minutes, number(above=0).or_none()),
+        )
+        if every_epochs is every_steps is every_minutes is None:
+            choice = "give every_epochs, every_steps or every_minutes"
+            raise SpecError([Fault("ModelCheckpoint", f"it would never ask for a checkpoint; {choice}")])
         self.every_epochs, self.every_steps, self.every_minutes = every_epochs, every_steps, every_minutes
         self._last = monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from gymtrain.training.callbacks import Callback, TrainingState
+from gymtrain.training.expectations import check, integer
 
 
 class LearningRateMonitor(Callback):
@@ -12,9 +13,13 @@ class LearningRateMonitor(Callback):
 
     Args:
         every_n_steps: Steps from one value to the next.
+
+    Raises:
+        SpecError: It is no integer of at least 1.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        check(self, every_n_steps=(every_n_steps, integer(1)))
         self.every_n_steps = every_n_steps
 
     def on_step_end(self, state: TrainingState) -> None:

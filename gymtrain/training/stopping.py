@@ -7,6 +7,9 @@ from time import monotonic
 from typing import Any, Literal
 
 from gymtrain.training.callbacks import Callback, TrainingState
+from gymtrain.training.expectations import Expected, check, integer, number, one_of
+
+_METRIC = Expected("the name of a metric such as 'val/loss'", lambda value: isinstance(value, str) and bool(value))
 
 
 class EarlyStopping(Callback):
@@ -19,6 +22,9 @@ class EarlyStopping(Callback):
         min_delta: How much better counts, in the metric's own unit.
         threshold: Stop once the metric is as good as this; None for never.
         divergence_ratio: Stop when the metric is this many times its best value (for `mode="min"`); None for never.
+
+    Raises:
+        SpecError: An argument is nothing of the kind.
 
     Example:
         >>> stopping = EarlyStopping("val/loss", patience=0)
@@ -38,6 +44,15 @@ class EarlyStopping(Callback):
         threshold: float | None = None,
         divergence_ratio: float | None = None,
     ) -> None:
+        check(
+            self,
+            monitor=(monitor, _METRIC),
+            mode=(mode, one_of("min", "max")),
+            patience=(patience, integer(0)),
+            min_delta=(min_delta, number(least=0)),
+            threshold=(threshold, number().or_none()),
+            divergence_ratio=(divergence_ratio, number(above=1).or_none()),
+        )
         self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
         self.threshold, self.divergence_ratio = threshold, divergence_ratio
         self._best = math.inf if mode == "min" else -math.inf
@@ -89,9 +104,13 @@ class TimeLimit(Callback):
 
     Args:
         minutes: The limit.
+
+    Raises:
+        SpecError: It is no number above 0.
     """
 
     def __init__(self, minutes: float) -> None:
+        check(self, minutes=(minutes, number(above=0)))
         self.minutes = minutes
         self._spent = 0.0
 

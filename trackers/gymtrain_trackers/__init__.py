@@ -24,6 +24,7 @@ from .errors import (
     TrackingWarning,
 )
 from .journal import read_journal
+from .record import Record, read_record
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
 from .run import DatasetInput, Metric, Run, Status
@@ -35,6 +36,7 @@ __all__ = [
     "DatasetInput",
     "Metric",
     "MissingPackageError",
+    "Record",
     "Recorder",
     "RejectedError",
     "Run",
@@ -47,6 +49,7 @@ __all__ = [
     "TrackingWarning",
     "load",
     "read_journal",
+    "read_record",
     "register",
     "sync",
     "tracker_class",

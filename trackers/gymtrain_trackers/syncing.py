@@ -211,9 +211,10 @@ def _made_again(journal: Journal, run: Run, given: Mapping[str, Tracker]) -> tup
                 f"{kind!r} cannot be made again from the journal; call sync(..., trackers={{{name!r}: ...}})"
             )
         else:
-            made[name] = load(kind, **{key: _moved(value, before, run.root) for key, value in arguments_.items()})
+            made[name] = load(kind, **{key: moved(value, before, run.root) for key, value in arguments_.items()})
     return made, unknown
 
 
-def _moved(value: Any, before: str, root: Path) -> Any:
+def moved(value: Any, before: str, root: Path) -> Any:
+    """Return an argument of a tracker as it is after the root of its run was moved from `before` to `root`."""
     return value.replace(before, str(root)) if isinstance(value, str) and str(root) != before else value

@@ -532,3 +532,30 @@ def test_a_final_state_that_a_prediction_cannot_do_with_is_not_saved(tiny, halve
         trainer.save(tmp_path / "model.zip")
 
     assert not (tmp_path / "model.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("trainig_step", "training_step"),
+        ("train_step", "training_step"),
+        ("validation_steps", "validation_step"),
+        ("configure_optimizers", "configure_optimizer"),
+        ("set_up", "setup"),
+        ("should_stop_", "should_stop"),
+    ],
+)
+def test_a_method_whose_name_is_nearly_one_that_training_calls_is_asked_about(name, meant):
+    with pytest.warns(UserWarning, match=rf"^Mine\.{name}: training calls no such method; did you mean '{meant}'\?$"):
+        type("Mine", (TorchModel,), {name: lambda self: None})
+
+
+@pytest.mark.parametrize(
+    "name", ["training_step", "step", "initial_state", "loss", "encode", "_trainig_step", "forward"]
+)
+def test_methods_of_ones_own_may_be_called_as_one_likes(name):
+    type("Mine", (TorchModel,), {name: lambda self: None, "training_steps": 5})
+
+
+def test_a_helper_of_a_method_that_is_there_may_be_called_nearly_so():
+    type("Mine", (TorchModel,), {"test_step": lambda self, batch: None, "test_steps": lambda self: None})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from user_code import Interrupt
 
-from gymtrain import Callback, Trainer
+from gymtrain import Callback, SpecError, Trainer
 from gymtrain.training.checkpointing import ModelCheckpoint
 from gymtrain.training.monitoring import LearningRateMonitor, Timing
 from gymtrain.training.stopping import TimeLimit
@@ -96,9 +96,37 @@ def test_a_callback_asks_for_checkpoints_and_logs_and_adds_metrics(kept):
 
 
 def test_without_checkpoints_in_the_spec_a_callback_asks_for_none(tiny):
-    result = tiny(training={"epochs": 2}).train([ModelCheckpoint(every_epochs=1)])
+    with pytest.warns(UserWarning, match="none are written without model.training.checkpoint; give it") as warned:
+        result = tiny(training={"epochs": 2}).train([ModelCheckpoint(every_epochs=1)])
 
+    assert len(warned) == 1
     assert not Path(result["run"]["checkpoint_dir"]).exists()
+
+
+def test_a_rehearsal_that_leaves_checkpoints_out_does_not_complain_that_a_callback_asks_for_one(tiny):
+    trainer = tiny(training={"epochs": 2, "checkpoint": {"keep_last": 1}})
+
+    trainer.train([ModelCheckpoint(every_steps=1)], fast_dev_run=True)
+    trainer.train([ModelCheckpoint(every_steps=1)], overfit_batches=1)
+
+
+@pytest.mark.parametrize("setting", ["validate_every_epochs", "validate_every_steps"])
+def test_validations_without_rows_to_validate_on_are_said_to_change_nothing(setting, tiny):
+    with pytest.warns(UserWarning, match=rf"{setting} changes nothing, because there are no validation rows; give"):
+        tiny(training={"epochs": 1, setting: 2}).train()
+
+    tiny(training={"epochs": 1, setting: 2}, samples=PARTS).train()
+
+
+def test_the_best_that_nothing_is_monitored_by_are_said_to_be_kept_in_vain(tiny):
+    with pytest.warns(UserWarning, match=r"keep_best keeps nothing, because no metric is monitored; give"):
+        tiny(training={"epochs": 1, "checkpoint": {"keep_best": 1}}).train()
+    with pytest.raises(
+        SpecError, match=r"model\.training\.checkpoint\.keep_best: keeps the best by the monitored metric"
+    ):
+        tiny(training={"monitor": None, "checkpoint": {"keep_best": 1}})
+
+    tiny(training={"epochs": 1, "monitor": "train/loss", "checkpoint": {"keep_best": 1}}).train()
 
 
 def test_the_callback_asks_for_further_checkpoints(tiny):
