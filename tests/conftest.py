@@ -41,10 +41,11 @@ def tiny(tmp_path: Path) -> Tiny:
 
 @pytest.fixture
 def kept(tiny: Tiny) -> Callable[..., tuple[Trainer, user_code.KeptHistory]]:
-    """Makes trainers like `tiny`, each with the tracker that shows what was reported."""
+    """Makes trainers like `tiny`, each with the tracker that shows what was reported; no figures, which take time."""
 
     def make(*args: Any, tracking: dict[str, Any] | None = None, **kwargs: Any) -> tuple[Trainer, Any]:
-        trainer = tiny(*args, tracking={**(tracking or {}), "trackers": [{"type": "kept_history"}]}, **kwargs)
+        tracking = {"log_figures": False, **(tracking or {}), "trackers": [{"type": "kept_history"}]}
+        trainer = tiny(*args, tracking=tracking, **kwargs)
         # Not the class that was imported above: a test that imports the module anew registers another.
         recorded: Any = find("tracker", "kept_history")
         recorded.last = None

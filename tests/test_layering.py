@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchmetrics", "mlflow", "tensorboard", "sklearn", "skops", "pandas", "polars", "pyarrow", "kornia"}
+HEAVY = {
+    "torch",
+    "torchmetrics",
+    "mlflow",
+    "tensorboard",
+    "sklearn",
+    "skops",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "kornia",
+    "matplotlib",
+}
 
 # What each room imports of ours, beside itself.
 ALLOWED = {
@@ -26,6 +38,7 @@ ALLOWED = {
     "training": {"errors", "registry", "specs", "data", "models"},
     "bundle": {"errors"},
     "tracking": {"errors", "specs", "gymtrain_trackers"},
+    "figures": {"errors"},
     "trainer": {
         "errors",
         "registry",
@@ -36,6 +49,7 @@ ALLOWED = {
         "training",
         "bundle",
         "tracking",
+        "figures",
     },
     "__main__": {"cli"},
     "cli": {"gymtrain", "errors", "registry", "specs", "hardware", "data", "training", "bundle", "tracking", "trainer"},
@@ -171,7 +185,8 @@ def test_the_bundle_needs_numpy_and_nothing_else_that_is_installed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gymtrain", "errors", "registry", "specs", "hardware", "bundle", "tracking", "gymtrain_trackers"]
+    "name",
+    ["gymtrain", "errors", "registry", "specs", "hardware", "bundle", "tracking", "figures", "gymtrain_trackers"],
 )
 def test_a_light_room_loads_no_heavy_package_when_it_is_imported(name: str) -> None:
     heavy = [

@@ -59,6 +59,14 @@ class Preprocessor:
         """Return the rows changed: as many as came in, each for itself alone."""
         raise NotImplementedError(f"{type(self).__name__} has no transform()")
 
+    def feature_names(self, names: list[str]) -> list[str] | None:
+        """Return what the columns that come out are called, once fitted; None where they have no names.
+
+        Args:
+            names: What the columns that go in are called.
+        """
+        return None
+
     def save(self) -> State:
         """Return what was learned: JSON values, numpy arrays, and under `"skops"` bytes made by skops."""
         return {}
@@ -85,6 +93,10 @@ class StandardScaler(Preprocessor):
         """Return the rows scaled, in the floating-point type that they came in."""
         scaled: Matrix = (X - self.mean.astype(X.dtype)) / self.scale.astype(X.dtype)
         return scaled
+
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the same names."""
+        return names
 
     def save(self) -> State:
         """Return the mean and the scale."""
@@ -128,6 +140,10 @@ class MinMaxScaler(Preprocessor):
         scaled: Matrix = X * self.scale.astype(X.dtype) + self.offset.astype(X.dtype)
         return scaled
 
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the same names."""
+        return names
+
     def save(self) -> State:
         """Return the scale and the offset."""
         return {"scale": self.scale, "offset": self.offset}
@@ -159,6 +175,10 @@ class Divide(Preprocessor):
         divided: Matrix = X / X.dtype.type(self.factor)
         return divided
 
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the same names."""
+        return names
+
 
 class Replace(Preprocessor):
     """Replace one value by another.
@@ -178,6 +198,10 @@ class Replace(Preprocessor):
         """Return the rows with the value replaced."""
         found = np.isnan(X) if self.from_val is None else X.dtype.type(self.from_val) == X
         return np.where(found, X.dtype.type(self.to_val), X)
+
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the same names."""
+        return names
 
 
 class KBest(Preprocessor):
@@ -222,6 +246,10 @@ class KBest(Preprocessor):
     def transform(self, X: Matrix) -> Matrix:
         """Return the features that are kept, shape (rows, k)."""
         return np.ascontiguousarray(_flat(X)[:, self.kept])
+
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the names of the features that are kept."""
+        return [names[position] for position in self.kept]
 
     def save(self) -> State:
         """Return which features are kept."""
@@ -288,6 +316,13 @@ class Pipeline:
             with _Named(position, name):
                 X = _transformed(step, _as_wanted(step, X))
         return X.matrix() if isinstance(X, Frame) else X
+
+    def feature_names(self, names: list[str]) -> list[str] | None:
+        """Return what the columns that come out are called; None where a preprocessor makes something new of them."""
+        known: list[str] | None = names
+        for _, step in self.steps:
+            known = step.feature_names(known) if known is not None and hasattr(step, "feature_names") else None
+        return known
 
     @property
     def handles_missing(self) -> bool:

@@ -92,6 +92,12 @@ class Tabular(Preprocessor):
             # What is too large for a float32 becomes infinite, and is refused as such.
             return np.concatenate([matrix.astype(np.float32), *encoded], axis=1)
 
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Return the names of the columns with numbers, then those of the others, with the category if it has one."""
+        if self.encode == "ordinal":
+            return [*self.numbers, *self.categories]
+        return [*self.numbers, *(f"{name}={each}" for name, known in self.categories.items() for each in known)]
+
     def _encode(self, column: npt.NDArray[Any], known: list[str | None]) -> npt.NDArray[np.float32]:
         code_of = {category: code for code, category in enumerate(known)}
         codes = np.fromiter((code_of.get(item, -1) for item in column), dtype=np.int64, count=len(column))

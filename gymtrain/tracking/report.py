@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -156,6 +158,21 @@ class Report:
     def figure(self, figure: Any, name: str, step: int = 0) -> None:
         """Report a figure of matplotlib; it is written as a PNG under `figures/` in the run's directory."""
         self._recorder.log_figure(figure, name, step)
+
+    @property
+    def wants_figures(self) -> bool:
+        """Whether what was learned is to be drawn."""
+        return self._options.log_figures and bool(self._names)
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """While this is entered, what goes wrong is warned of, and only a tracker that is to raise does so."""
+        try:
+            yield
+        except TrackerError:
+            raise
+        except Exception as error:
+            warnings.warn(f"{what} is left out: {type(error).__name__}: {error}", stacklevel=3)
 
     def info(self) -> dict[str, Any]:
         """Return where the run is: directories, ids, and the command that opens the UI on it."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gymtrain.errors import Fault, NonFiniteLossError, SpecError, TrainingError
+from gymtrain.figures.curves import learning_rate
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
@@ -134,7 +135,7 @@ def find_lr(experiment: Experiment, minimum: float, maximum: float, steps: int) 
             _follow(fitting, curve)
             suggestion = curve.suggestion()
             report.tag("gymtrain.find_lr", "none" if suggestion is None else f"{suggestion:.3g}")
-            report.figure(_figure(curve, suggestion), "learning_rate")
+            report.figure(learning_rate(curve.lr, curve.loss, suggestion), "learning_rate")
     return {"lr": suggestion, "curve": {"lr": curve.lr, "loss": curve.loss}, "run": report.info()}
 
 
@@ -192,15 +193,3 @@ def _follow(fitting: TorchFitting, curve: LossCurve) -> None:
         # Near the maximum that is the end of the test; before the loss could fall it is a fault of something else.
         if len(curve.lr) < LEAST_STEPS:
             raise NonFiniteLossError(f"find_lr, at a learning rate of {curve.next_lr:.3g}: {error}") from error
-
-
-def _figure(curve: LossCurve, suggestion: float | None) -> Any:
-    from matplotlib.figure import Figure  # takes a while to import
-
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="smoothed loss")
-    axes.plot(curve.lr, curve.loss)
-    if suggestion is not None:
-        axes.axvline(suggestion, color="tab:orange", linestyle="--", label=f"suggestion: {suggestion:.2g}")
-        axes.legend()
-    return figure

@@ -25,6 +25,7 @@ from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.library_fitting import LibraryFitting
 from gymtrain.trainer.model_card import model_card
+from gymtrain.trainer.pictures import Pictures
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
 from gymtrain.trainer.saving import check_findable, json_safe
@@ -142,6 +143,8 @@ class TrainingRun:
             self._tested = fitting.evaluate("test")
             self.state.metrics |= self._tested
         self._report_summary(fitting, data, perf_counter() - began)
+        if self.report.wants_figures:
+            Pictures(fitting, data, self.report, self._kept_epoch(fitting)).draw()
 
     def _make_fitting(self, data: Prepared, augmentation: Augmentation | None) -> Fitting:
         training = self.experiment.model.training
@@ -199,7 +202,6 @@ class TrainingRun:
 
     def _report_summary(self, fitting: Fitting, data: Prepared, seconds: float) -> None:
         best = fitting.best
-        epoch = best.epoch or max(self.state.epoch, 1)
         summary: dict[str, float] = {f"time/{stage}_s": value for stage, value in self.state.elapsed.items()}
         summary["time/total_s"] = seconds
         if best.epoch is not None:
@@ -211,13 +213,17 @@ class TrainingRun:
             parameters = list(fitting.learner.module.parameters())
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
-        self.report.summary(self._tested | summary, epoch=epoch)
+        self.report.summary(self._tested | summary, epoch=self._kept_epoch(fitting))
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware())
         sizes = {part: len(rows) for part, rows in data.rows.items()}
         result = {"metrics": fitting.history | self._tested, "best": best.to_dict()}
         self.report.description(model_card(self.spec, data.task.to_dict(), result, sizes))
+
+    def _kept_epoch(self, fitting: Fitting) -> int:
+        """Return the epoch whose weights are kept."""
+        return fitting.best.epoch or max(self.state.epoch, 1)
 
     def _note(self, error: BaseException) -> None:
         self.state.exception = error

@@ -394,6 +394,7 @@ def test_a_wrong_training_argument_is_one_fault(given: Any, path: str, message: 
         ({"log_model_metrics": 1}, "tracking.log_model_metrics", f"^got 1; {TRUTH}$"),
         ({"log_training_params": 1}, "tracking.log_training_params", f"^got 1; {TRUTH}$"),
         ({"log_system_metrics": None}, "tracking.log_system_metrics", f"^got None; {TRUTH}$"),
+        ({"log_figures": 1}, "tracking.log_figures", f"^got 1; {TRUTH}$"),
         ({"log_every_n_steps": -1}, "tracking.log_every_n_steps", f"^got -1; {INTEGER} of at least 0$"),
         ({"trackers": {"type": "mlflow"}}, "tracking.trackers", "expected a list of trackers$"),
         ({"trackers": ["mlflw"]}, "tracking.trackers[0].type", r"did you mean 'mlflow'\?"),

@@ -14,8 +14,9 @@ import user_code
 
 from gymtrain import Callback, DataError, SpecError, TrainingError
 from gymtrain.specs import Experiment
+from gymtrain.tracking import Report
 from gymtrain.tracking.params import model_params, training_params
-from gymtrain_trackers import TrackingWarning
+from gymtrain_trackers import TrackerError, TrackingWarning
 
 TESTS = Path(__file__).parents[2]
 X, Y = user_code.rows_of("multiclass")
@@ -310,12 +311,23 @@ def test_a_tracker_that_is_down_does_not_end_the_training(tiny):
 
 
 def test_a_tracker_that_is_down_ends_the_training_where_that_is_asked_for(tiny):
-    trainer = tiny(ROWS, training={"epochs": 3}, tracking={"trackers": ["broken"], "on_error": "raise"})
+    tracking = {"trackers": ["broken"], "on_error": "raise", "log_figures": False}
+    trainer = tiny(ROWS, training={"epochs": 3}, tracking=tracking)
 
     with pytest.raises(TrainingError, match=r"tracking: .*the server is down"):
         trainer.train()
 
     assert trainer.result["status"] == "FAILED"
+
+
+def test_what_is_only_attempted_is_warned_of_but_for_a_tracker_that_is_to_raise(tmp_path):
+    experiment = Experiment(dataset={"dataset": "iris"}, model={"model": "linear"}, tracking={"root": str(tmp_path)})
+    report = Report(experiment, experiment.to_dict(), "0" * 64)
+
+    with pytest.warns(UserWarning, match="^the figure is left out: ValueError: too odd$"), report.attempt("the figure"):
+        raise ValueError("too odd")
+    with pytest.raises(TrackerError, match="the server is down"), report.attempt("the figure"):
+        raise TrackerError("the server is down")
 
 
 def test_a_tracker_that_refuses_its_arguments_is_named(tiny):
