@@ -26,7 +26,7 @@ from .errors import (
 from .journal import read_journal
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
-from .run import DatasetInput, Metric, Run, Status
+from .run import DatasetInput, Metric, ModelFile, Run, Status
 from .syncing import Synced, sync, unfinished
 from .tracker import Tracker
 
@@ -35,6 +35,7 @@ __all__ = [
     "DatasetInput",
     "Metric",
     "MissingPackageError",
+    "ModelFile",
     "Recorder",
     "RejectedError",
     "Run",

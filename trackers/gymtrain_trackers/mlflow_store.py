@@ -117,6 +117,23 @@ def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
         return client, _experiment_id(client, experiment, store)
 
 
+def existing_store(uri: str) -> MlflowClient:
+    """Return a client of a store that is there; nothing is created.
+
+    Raises:
+        ArgumentError: the URI names a directory or a database in memory, or lacks its password.
+        TrackerError: there is no such database.
+    """
+    checked = checked_uri(with_password(uri), "tracking URI")
+    if checked is None:
+        raise ArgumentError("tracking URI: got an empty one; expected sqlite:///path/to/mlflow.db, http://host:5000 …")
+    database = sqlite_path(checked)
+    if database is not None and not database.is_file():  # MLflow would make a new one
+        raise TrackerError(f"there is no database {str(database)!r}")
+    import_mlflow()
+    return _client(checked) if database is None else _first_contact(checked)
+
+
 @contextlib.contextmanager
 def _alone(database: Path) -> Iterator[None]:
     # MLflow creates the tables of a new database without a lock: of processes that start together, all but one die
