@@ -214,6 +214,7 @@ def test_every_default_is_written_out() -> None:
             "log_model_metrics": True,
             "log_training_params": True,
             "log_system_metrics": True,
+            "log_bundle": True,
             "log_every_n_steps": 50,
             "trackers": [],
             "on_error": "warn",
