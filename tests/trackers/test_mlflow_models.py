@@ -204,6 +204,21 @@ def test_a_server_stores_a_model_once_also_when_an_answer_is_lost(server, proxy,
         fetched.unlink()
 
 
+@pytest.mark.slow
+def test_a_file_that_is_sent_slowly_is_waited_for_as_long_as_it_gets_on(server, proxy, tmp_path):
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(48 << 20))  # more than the connection holds
+    proxy.pause = 0.15
+    tracker = MLflowTracker(proxy.url)
+    with Recorder([tracker], Run.new(tmp_path / "runs", "over http", "slow"), close_timeout=4.0) as recorder:
+        assert recorder.wait_started()
+        recorder.log_asset(large, "large.bin")
+
+    client = client_of(server.url)
+    assert client.get_run(tracker.info()["run_id"]).info.status == "FINISHED"
+    assert [each.file_size for each in client.list_artifacts(tracker.info()["run_id"])] == [48 << 20]
+
+
 def test_a_server_that_is_away_is_named(tmp_path):
     with pytest.raises(TrackerError, match=r"'runs:/abc' in http://127\.0\.0\.1:9: "):
         fetch_model("runs:/abc", tmp_path, "http://127.0.0.1:9")

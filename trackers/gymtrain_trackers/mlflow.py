@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from .errors import RejectedError, TrackerError
 from .images import encode_png
 from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
+from .mlflow_http import watch_uploads
 from .mlflow_keys import PARAM_CHARACTERS, TAG_CHARACTERS, Keys, allowed_key, shortened
 from .mlflow_models import store_model
 from .mlflow_store import (
@@ -233,7 +234,11 @@ class MLflowTracker(Tracker):
         tags = resolve_tags({"gymtrain.run_id": run.id})
         return self._client.create_run(experiment_id, int(run.started * 1000), tags, run.name)
 
+    def _gets_on(self) -> None:
+        self.got_on_at = time.monotonic()
+
     def _attach(self, store: Store, found: Any) -> None:
+        watch_uploads(self._client, self._gets_on)
         self._run_id = found.info.run_id
         self._info = {
             "run_id": self._run_id,

@@ -57,6 +57,8 @@ class Tracker:
         requires: The packages that it imports, as `pip install` takes them.
         is_lasting: Whether what is stored outlives the process.
         takes_models: Whether `log_model` stores anything; a model is only described where a tracker asks for it.
+        got_on_at: When a call that takes long last got on, in the time of `time.monotonic`, so that nobody takes the
+            tracker for stuck; 0.0 where no call does.
         now: When what is told was logged, in unix time; 0.0 means at this moment.
 
     Example:
@@ -70,6 +72,7 @@ class Tracker:
     requires: ClassVar[tuple[str, ...]] = ()
     is_lasting: ClassVar[bool] = True
     takes_models: bool = False
+    got_on_at: float = 0.0
     now: float = 0.0
     _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
