@@ -72,6 +72,8 @@ class Tracking(Section):
     """Write the use of processor and memory."""
     log_figures: bool = True
     """Draw what was learned when training is over, where there are trackers."""
+    log_bundle: bool = True
+    """Keep the bundle of the trained model in the run, where it has trackers."""
     log_every_n_steps: Annotated[int, pydantic.Field(ge=0)] = 50
     """Write the loss of every n-th step under `batch/`; 0 for never."""
     trackers: Annotated[Any, pydantic.PlainValidator(partial(check_components, "tracker"))] = []

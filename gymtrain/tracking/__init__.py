@@ -1,6 +1,7 @@
 """Turns what training reports into calls of `gymtrain_trackers`, and reads runs; the only room that imports it."""
 
 from gymtrain.tracking.better import better
+from gymtrain.tracking.fetching import fetched, is_address
 from gymtrain.tracking.recovery import Delivered, deliver, deliver_all
 from gymtrain.tracking.report import Report
 from gymtrain.tracking.runs import (
@@ -26,7 +27,9 @@ __all__ = [
     "bundled_run",
     "deliver",
     "deliver_all",
+    "fetched",
     "find_run",
+    "is_address",
     "is_uri",
     "read_runs",
     "run_in",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +17,11 @@ from gymtrain.errors import TrainingError
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.tracking.system import SystemMetrics
-from gymtrain_trackers import DatasetInput, Metric, Recorder, Run, TrackerError, load
+from gymtrain_trackers import DatasetInput, Metric, ModelFile, Recorder, Run, TrackerError, load
 
 Context = Literal["training", "validation", "test"]
+
+START_SECONDS = 10.0
 
 
 class Report:
@@ -97,6 +101,10 @@ class Report:
         """Wait until the packages of the trackers are imported, before libraries are used that look at each other."""
         self._recorder.wait_prepared()
 
+    def wait_started(self) -> None:
+        """Wait until the trackers know where the run is; for stores that do not answer, as long as the end would."""
+        self._recorder.wait_started(START_SECONDS)
+
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the metrics of an epoch, counted from 1."""
         self._metrics(metrics, step=epoch)
@@ -154,6 +162,28 @@ class Report:
     def asset(self, path: Path, name: str) -> None:
         """Report a file."""
         self._recorder.log_asset(path, name)
+
+    @property
+    def keeps_bundle(self) -> bool:
+        """Whether the run keeps the bundle of its model: where a tracker outlives the process."""
+        return self._recorder.is_lasting and (self._options.log_bundle or self._recorder.takes_models)
+
+    def bundle(self, path: Path, describe: Callable[[], Mapping[str, Any]]) -> None:
+        """Report the bundle of the run: its digest, the file, and the model in it where a tracker stores models.
+
+        Args:
+            path: Of the file.
+            describe: Returns what `gymtrain_trackers.ModelFile` holds beside name, path and digest.
+        """
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.tag("gymtrain.bundle", sha256)
+        # Stores refuse names for one character or another, and the name is a part of an address.
+        name = re.sub(r"[^\w.-]", "_", self.run.name)
+        if self._options.log_bundle:
+            self.asset(path, f"model/{name}.zip")
+        if self._recorder.takes_models:
+            self._recorder.log_model(ModelFile(name, path, sha256, **describe()))
 
     def figure(self, figure: Any, name: str, step: int = 0) -> None:
         """Report a figure of matplotlib; it is written as a PNG under `figures/` in the run's directory."""

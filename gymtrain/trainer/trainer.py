@@ -287,24 +287,33 @@ class Trainer:
         save(path, self._experiment, self.to_dict(), predictor, self._learned or {})
 
     @classmethod
-    def load(cls, path: str | Path, trust: Sequence[str] = ()) -> Trainer:
+    def load(cls, path: str | Path, trust: Sequence[str] = (), *, tracking_uri: str | None = None) -> Trainer:
         """Read what `save` wrote, without running any code that the file brings.
 
         Args:
-            path: The file.
+            path: The file; or the place of one in MLflow, from where it is downloaded: `runs:/RUN_ID` for the bundle
+                that a run keeps, `runs:/RUN_ID/PATH` for another of its artifacts; `models:/MODEL_ID` for a logged
+                model; `models:/NAME/VERSION`, `models:/NAME@ALIAS` and `models:/NAME/latest` for a registered one.
             trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
                 that are registered in this process need no trust.
+            tracking_uri: The store that such a place is in; None for the environment variable `MLFLOW_TRACKING_URI`,
+                and without it `runs/mlflow.db` in the working directory.
 
         Raises:
             FileNotFoundError: There is no such file.
-            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted.
+            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or MLflow
+                does not have it.
         """
+        from gymtrain.tracking import fetched, is_address
         from gymtrain.trainer.saving import load
 
         _check_path(path, partial(BundleError, reason="not_a_file"))
         trust = [trust] if isinstance(trust, str) else trust
         if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
             raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
+        if is_address(os.fspath(path)):
+            with fetched(os.fspath(path), tracking_uri) as copy:
+                return cls._of(*load(copy, trust))
         return cls._of(*load(path, trust))
 
     @classmethod

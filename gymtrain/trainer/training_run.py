@@ -23,6 +23,7 @@ from gymtrain.tracking import Report
 from gymtrain.trainer.checkpoints import Checkpoints, find
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
+from gymtrain.trainer.keeping import keep_bundle
 from gymtrain.trainer.library_fitting import LibraryFitting
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.pictures import Pictures
@@ -98,6 +99,10 @@ class TrainingRun:
                     raise
                 self.state.elapsed["total"] = perf_counter() - began
                 self.callbacks.call("on_train_end")
+                if self.predictor is not None and self.report.keeps_bundle:
+                    keep_bundle(
+                        self.report, self.experiment, self.spec, self.predictor, partial(self._result, "FINISHED")
+                    )
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
@@ -232,9 +237,9 @@ class TrainingRun:
         self.report.tag("gymtrain.stop_reason", self.state.stop_reason)
         self.callbacks.call_after(error, "on_exception")
 
-    def _write_result(self, status: str) -> None:
+    def _result(self, status: str) -> dict[str, Any]:
         fitting = self._fitting
-        self.result = json_safe(
+        result: dict[str, Any] = json_safe(
             {
                 "status": status,
                 "stop_reason": self.state.stop_reason,
@@ -248,6 +253,10 @@ class TrainingRun:
                 "resumed_from": None if self.resumed is None else str(self.resumed.path),
             }
         )
+        return result
+
+    def _write_result(self, status: str) -> None:
+        self.result = self._result(status)
         path = Path(self.result["run"]["run_dir"]) / "result.json"
         if path.parent.is_dir():
             try:

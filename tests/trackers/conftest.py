@@ -11,6 +11,7 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -68,6 +69,8 @@ class Proxy:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.fault = lambda method, path, body: "pass"
+        self.pause = 0.0
+        """Seconds that each mebibyte of a request takes."""
         self.arrivals: list[tuple[float, str, str]] = []
         self.released = threading.Event()
         self._listening: ThreadingHTTPServer | None = None
@@ -77,7 +80,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             def handle_request(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = proxy._read(self.rfile, int(self.headers.get("Content-Length", 0)))
                 proxy.arrivals.append((time.monotonic(), self.command, self.path))
                 proxy._answer(self, body)
 
@@ -101,6 +104,14 @@ class Proxy:
             self._listening.shutdown()
             self._listening.server_close()
             self._listening = None
+
+    def _read(self, file: BinaryIO, size: int) -> bytes:
+        parts = []
+        while size > 0:
+            time.sleep(self.pause)
+            parts.append(file.read(min(size, 1 << 20)))
+            size -= len(parts[-1])
+        return b"".join(parts)
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         fault = self.fault(handler.command, handler.path, body)

@@ -44,6 +44,7 @@ class TestHistory(TrackerConformance):
             images={key: image.shape for key, image in tracker.images.items()},
             inputs={each.name: each.context for each in tracker.inputs},
             status=tracker.status,
+            models={name: model.path.read_bytes() for name, model in tracker.models.items()},
         )
 
 
@@ -121,7 +122,7 @@ class TestMLflow(TrackerConformance):
 
     @pytest.fixture
     def tracker(self, root: Path) -> MLflowTracker:
-        return MLflowTracker()
+        return MLflowTracker(log_model=True)
 
     def read(self, tracker: MLflowTracker, run: Run) -> Stored:
         from mlflow import MlflowClient
@@ -131,6 +132,9 @@ class TestMLflow(TrackerConformance):
         stored = client.get_run(info["run_id"])
         artifacts = Path(unquote(stored.info.artifact_uri.removeprefix("file://")))
         files = [path for path in artifacts.rglob("*") if path.is_file()]
+        logged = client.search_logged_models([info["experiment_id"]], f"source_run_id = '{info['run_id']}'")
+        places = {each.name: Path(unquote(each.artifact_location.removeprefix("file://"))) for each in logged}
+        assert len(places) == len(logged) == len(stored.outputs.model_outputs if stored.outputs else ())
         images = {}
         for path in files:
             if path.parent.name == "images" and path.suffix == ".png":
@@ -147,6 +151,7 @@ class TestMLflow(TrackerConformance):
             images=images,
             inputs={each.dataset.name: each.tags[0].value for each in stored.inputs.dataset_inputs},
             status=stored.info.status,
+            models={name: (place / "data" / "model.zip").read_bytes() for name, place in places.items()},
         )
 
 

@@ -27,7 +27,7 @@ from .journal import read_journal
 from .record import Record, read_record
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
-from .run import DatasetInput, Metric, Run, Status
+from .run import DatasetInput, Metric, ModelFile, Run, Status
 from .syncing import Synced, sync, unfinished
 from .tracker import Tracker
 
@@ -36,6 +36,7 @@ __all__ = [
     "DatasetInput",
     "Metric",
     "MissingPackageError",
+    "ModelFile",
     "Record",
     "Recorder",
     "RejectedError",

@@ -17,6 +17,7 @@ says that the tracker does not keep such things; the tests that are about them a
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from typing import ClassVar, TypeVar
 import pytest
 
 from .errors import RejectedError, TemporaryError
-from .run import DatasetInput, Metric, Run, Status
+from .run import DatasetInput, Metric, ModelFile, Run, Status
 from .strict_json import dumps, plain
 from .tracker import Tracker
 
@@ -46,6 +47,7 @@ class Stored:
         images: The shape by `(name, step)`; the name may be rewritten but not the last part of it.
         inputs: The context by name of the data.
         status: What `end` was given.
+        models: The content of the file of each model by its name.
     """
 
     params: Mapping[str, str] | None = None
@@ -55,6 +57,7 @@ class Stored:
     images: Mapping[tuple[str, int], tuple[int, ...]] | None = None
     inputs: Mapping[str, str] | None = None
     status: Status | None = None
+    models: Mapping[str, bytes] | None = None
 
 
 class TrackerConformance:
@@ -191,6 +194,27 @@ class TrackerConformance:
         tracker.log_inputs([DatasetInput("digits test", "b", "test")])
         tracker.end("FINISHED")
         assert _kept(self.read(tracker, run).inputs) == {"digits": "training", "digits test": "test"}
+
+    def test_a_model_is_stored_once_also_when_it_is_logged_again(self, tracker: Tracker, run: Run) -> None:
+        """By its name and its digest; the module that loads it need not be there."""
+        path = run.directory / "model.zip"
+        path.write_bytes(b"weights")
+        model = ModelFile(
+            "a model",
+            path,
+            hashlib.sha256(b"weights").hexdigest(),
+            loader="a_module_of_theirs",
+            inputs=[{"type": "any", "name": "age", "required": False}],
+            outputs=[{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}],
+            params=[{"name": "proba", "type": "boolean", "default": False, "shape": None}],
+            example={"dataframe_split": {"columns": ["age"], "data": [[30.0], [None]]}},
+            requirements=("numpy==2.0.0",),
+        )
+        tracker.start(run)
+        tracker.log_model(model)
+        tracker.log_model(model)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).models) == {"a model": b"weights"}
 
     @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
     def test_the_status_is_the_one_given_at_the_end(self, tracker: Tracker, run: Run, status: Status) -> None:

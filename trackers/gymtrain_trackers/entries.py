@@ -12,7 +12,7 @@ from typing import Any
 from .errors import TrackerError
 from .images import decode_png
 from .journal import Entry
-from .run import JSON, DatasetInput, Metric, Run
+from .run import JSON, DatasetInput, Metric, ModelFile, Run
 from .strict_json import plain
 
 VERSION = 1
@@ -34,6 +34,11 @@ def start_entry(run: Run, trackers: Sequence[dict[str, JSON]]) -> Entry:
 def inputs_entry(inputs: Sequence[DatasetInput]) -> Entry:
     """Return the entry of the data of a run."""
     return {"verb": "log_inputs", "inputs": [plain(asdict(each)) for each in inputs]}
+
+
+def model_entry(model: ModelFile, path: str) -> Entry:
+    """Return the entry of a model whose file is at `path`, relative to the run's directory where it lies in there."""
+    return {"verb": "log_model", "model": plain({**asdict(model), "path": path})}
 
 
 def started_run(entry: Entry, directory: Path) -> Run:
@@ -61,7 +66,7 @@ def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
 
     Raises:
         TrackerError: the verb is unknown.
-        OSError: the file of an image is gone.
+        OSError: the file of an image or a model is gone.
     """
     match entry["verb"]:
         case "start":
@@ -78,10 +83,19 @@ def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
             return (decode_png((directory / entry["path"]).read_bytes()), entry["name"], entry["step"])
         case "log_inputs":
             return ([DatasetInput(**each) for each in entry["inputs"]],)
+        case "log_model":
+            return (_model(entry["model"], directory),)
         case "end":
             return (entry["status"],)
         case verb:
             raise TrackerError(f"{directory}: the journal has the unknown verb {verb!r}; a newer version wrote it")
+
+
+def _model(content: dict[str, Any], directory: Path) -> ModelFile:
+    path = directory / content["path"]
+    if not path.is_file():
+        raise FileNotFoundError(f"the file {str(path)!r} is gone")
+    return ModelFile(**{**content, "path": path, "requirements": tuple(content["requirements"])})
 
 
 def merged(found: Iterable[tuple[Entry | None, int]]) -> Iterator[tuple[Entry | None, int]]:

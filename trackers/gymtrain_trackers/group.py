@@ -140,7 +140,7 @@ def _wait_for(delivery: Delivery, closed: float, seconds: float, is_patient: boo
         is_starting = not delivery.started.is_set() and not delivery.is_failing
         patience = seconds * STARTING if is_starting else seconds
         # A store that fails gets no more time because it did something just before.
-        alive = closed if delivery.is_failing else max(closed, delivery.sign_of_life)
+        alive = closed if delivery.is_failing else max(closed, delivery.sign_of_life, delivery.tracker.got_on_at)
         if time.monotonic() > alive + patience:
             return False
     return True

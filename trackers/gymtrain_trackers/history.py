@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .run import DatasetInput, Metric, Run, Status
+from .run import DatasetInput, Metric, ModelFile, Run, Status
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class HistoryTracker(Tracker):
         assets: The path by name.
         images: The uint8 array by `(name, step)`.
         inputs: The data of the run.
+        models: The models by name.
         status: None before `end`.
 
     Example:
@@ -35,6 +36,7 @@ class HistoryTracker(Tracker):
 
     name = "history"
     is_lasting = False
+    takes_models = True
 
     def __init__(self) -> None:
         self.run: Run | None = None
@@ -44,6 +46,7 @@ class HistoryTracker(Tracker):
         self.assets: dict[str, Path] = {}
         self.images: dict[tuple[str, int], NDArray[np.uint8]] = {}
         self.inputs: list[DatasetInput] = []
+        self.models: dict[str, ModelFile] = {}
         self.status: Status | None = None
 
     def start(self, run: Run) -> None:
@@ -67,6 +70,9 @@ class HistoryTracker(Tracker):
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self.inputs.extend(inputs)
+
+    def log_model(self, model: ModelFile) -> None:
+        self.models[model.name] = model
 
     def end(self, status: Status) -> None:
         self.status = status

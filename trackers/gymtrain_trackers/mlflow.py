@@ -5,7 +5,6 @@ import hashlib
 import logging
 import math
 import os
-import shutil
 import tempfile
 import time
 import uuid
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from .errors import RejectedError, TrackerError
 from .images import encode_png
 from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
+from .mlflow_http import watch_uploads
 from .mlflow_keys import PARAM_CHARACTERS, TAG_CHARACTERS, Keys, allowed_key, shortened
+from .mlflow_models import store_model
 from .mlflow_store import (
     Store,
     checked_uri,
@@ -27,7 +28,7 @@ from .mlflow_store import (
     with_password,
     without_password,
 )
-from .run import JSON, DatasetInput, Metric, Run, Status
+from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status
 from .strict_json import as_text, plain
 from .tracker import Tracker
 
@@ -53,13 +54,15 @@ class MLflowTracker(Tracker):
     in the tag `gymtrain.param_drift`. The tag `gymtrain.run_id` holds `Run.id`, by which the run is found again.
 
     Everything may be told twice: a point is the same row of the store if its key, value, step and time are the same; a
-    param, a tag, a data set or a file replaces its like.
+    param, a tag, a data set or a file replaces its like; a model with the same digest is the same logged model.
 
     Args:
         tracking_uri: `sqlite:///path/to/mlflow.db`, `http://host:5000` and the like. None means the environment
             variable `MLFLOW_TRACKING_URI`, and without it `mlflow.db` in the root of the run.
         artifact_location: Directory or URI for the files of a new experiment. None means `mlartifacts` beside the
             database, or what the server chooses.
+        log_model: Whether the trained model is stored as a logged model of the flavour pyfunc, which
+            `mlflow models serve` runs.
 
     Raises:
         ArgumentError: the URI names a directory, which MLflow refuses.
@@ -73,13 +76,16 @@ class MLflowTracker(Tracker):
     name = "mlflow"
     requires = ("mlflow>=3.1", "filelock>=3.13")
 
-    def __init__(self, tracking_uri: str | None = None, artifact_location: str | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str | None = None, artifact_location: str | None = None, log_model: bool = False
+    ) -> None:
         self._given_uri = checked_uri(with_password(tracking_uri), "mlflow tracking_uri") or checked_uri(
             os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI"
         )
         if artifact_location is not None and "://" not in artifact_location:
             artifact_location = str(Path(artifact_location).absolute())
         self._given_location = artifact_location
+        self.takes_models = log_model
         self._metric_keys, self._param_keys, self._tag_keys = Keys(), Keys(), Keys()
         self._params: dict[str, str] = {}
         self._drift: dict[str, list[str]] = {}
@@ -90,6 +96,8 @@ class MLflowTracker(Tracker):
 
     def prepare(self) -> None:
         import_mlflow()
+        if self.takes_models:
+            import mlflow.pyfunc  # noqa: F401
 
     def start(self, run: Run) -> None:
         store = resolve(self._given_uri, self._given_location, run.root)
@@ -126,7 +134,11 @@ class MLflowTracker(Tracker):
 
     def arguments(self, run: Run) -> dict[str, JSON]:
         store = resolve(self._given_uri, self._given_location, run.root)
-        return {"tracking_uri": without_password(store.tracking_uri), "artifact_location": self._given_location}
+        return {
+            "tracking_uri": without_password(store.tracking_uri),
+            "artifact_location": self._given_location,
+            "log_model": self.takes_models,
+        }
 
     def is_temporary(self, error: Exception) -> bool:
         return may_pass(status_of(error)) or super().is_temporary(error)
@@ -175,10 +187,11 @@ class MLflowTracker(Tracker):
         elif path.name == target.name:
             self._client.log_artifact(self._run_id, str(path), folder)
         else:
-            # The client takes the name of an artifact from the name of the file.
+            # The client takes the name of an artifact from the name of the file, which may be too large to copy.
             with tempfile.TemporaryDirectory() as directory:
-                copy = shutil.copyfile(path, Path(directory) / target.name)
-                self._client.log_artifact(self._run_id, str(copy), folder)
+                link = Path(directory) / target.name
+                link.symlink_to(path)
+                self._client.log_artifact(self._run_id, str(link), folder)
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
         from mlflow.tracking.multimedia import compress_image_size
@@ -201,6 +214,10 @@ class MLflowTracker(Tracker):
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self._client.log_inputs(self._run_id, [_dataset_input(each) for each in inputs])
 
+    def log_model(self, model: ModelFile) -> None:
+        if self.takes_models:
+            store_model(self._client, str(self._info["experiment_id"]), self._run_id, model)
+
     def end(self, status: Status) -> None:
         self._client.set_terminated(self._run_id, status, end_time=int((self.now or time.time()) * 1000))
 
@@ -217,7 +234,11 @@ class MLflowTracker(Tracker):
         tags = resolve_tags({"gymtrain.run_id": run.id})
         return self._client.create_run(experiment_id, int(run.started * 1000), tags, run.name)
 
+    def _gets_on(self) -> None:
+        self.got_on_at = time.monotonic()
+
     def _attach(self, store: Store, found: Any) -> None:
+        watch_uploads(self._client, self._gets_on)
         self._run_id = found.info.run_id
         self._info = {
             "run_id": self._run_id,

@@ -8,9 +8,11 @@ MLFLOW_HTTP_REQUEST_MAX_RETRIES, at each request) belongs to the whole process, 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import posixpath
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import TemporaryError
@@ -41,6 +43,24 @@ def prompt_client(uri: str) -> MlflowClient:
     # There is no public way to give a client a store of one's own.
     client._tracking_client = _tracking_client()(uri)
     return client
+
+
+def watch_uploads(client: MlflowClient, gets_on: Callable[[], None]) -> None:
+    """Have `gets_on` called whenever a part of a file was sent; a client that this module did not make does not."""
+    if hasattr(client._tracking_client, "gets_on"):
+        client._tracking_client.gets_on = gets_on
+
+
+class _Watched(io.FileIO):
+    """A file that says when it is read."""
+
+    def __init__(self, path: str, gets_on: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._gets_on = gets_on
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._gets_on()
+        return super().read(size)
 
 
 def _request(host: Any, endpoint: str, method: str, read_seconds: float, **content: Any) -> Any:
@@ -104,10 +124,14 @@ def _artifacts() -> Any:
     from mlflow.utils.rest_utils import verify_rest_response
 
     class PromptArtifacts(HttpArtifactRepository):  # type: ignore[misc]
+        def __init__(self, uri: str, gets_on: Callable[[], None]) -> None:
+            super().__init__(uri)
+            self._gets_on = gets_on
+
         def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
             endpoint = posixpath.join("/", artifact_path or "", os.path.basename(local_file))
             headers = {"Content-Type": "application/octet-stream"}
-            with open(local_file, "rb") as file:
+            with _Watched(local_file, self._gets_on) as file:
                 reply = _request(self._host_creds, endpoint, "PUT", UPLOAD_SECONDS, data=file, extra_headers=headers)
             verify_rest_response(reply, endpoint)
 
@@ -121,12 +145,16 @@ def _tracking_client() -> Any:
     from mlflow.utils.credentials import get_default_host_creds
 
     class PromptTrackingClient(TrackingServiceClient):  # type: ignore[misc]
+        gets_on: Callable[[], None] = staticmethod(lambda: None)
+
         @property
         def store(self) -> Any:
             return _store()(lambda: get_default_host_creds(self.tracking_uri))
 
         def _get_artifact_repo(self, resource_id: str, **kind: Any) -> Any:
             usual = super()._get_artifact_repo(resource_id, **kind)
-            return _artifacts()(usual.artifact_uri) if isinstance(usual, HttpArtifactRepository) else usual
+            return (
+                _artifacts()(usual.artifact_uri, self.gets_on) if isinstance(usual, HttpArtifactRepository) else usual
+            )
 
     return PromptTrackingClient

@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .delivery import Failure
-from .entries import inputs_entry, start_entry
+from .entries import inputs_entry, model_entry, start_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
 from .group import Group, named
 from .images import encode_png, figure_png
 from .journal import Entry
-from .run import JSON, DatasetInput, Metric, Run, Status, path_part
+from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status, path_part
 from .strict_json import number, plain
 from .syncing import RunFiles, recipes, repair_dead
 from .tracker import Tracker
@@ -181,6 +181,26 @@ class Recorder:
         """Log which data the run uses."""
         self._record(inputs_entry(list(inputs)))
 
+    def log_model(self, model: ModelFile) -> None:
+        """Log a trained model, whose file must stay as it is until `close`, for the trackers that store models.
+
+        Raises:
+            FileNotFoundError: there is no file at its path.
+        """
+        if not model.path.is_file():
+            raise FileNotFoundError(f"the file {str(model.path)!r} of the model {model.name!r} does not exist")
+        self._record(model_entry(model, self._reference(model.path)))
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether some tracker stores models."""
+        return any(tracker.takes_models for tracker in self._trackers.values())
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether some tracker stores what outlives the process."""
+        return any(tracker.is_lasting for tracker in self._trackers.values())
+
     def close(self, status: Status) -> None:
         """End the run, and wait until the trackers were told; for one that does not get on, `close_timeout` seconds.
 
@@ -305,7 +325,7 @@ class Recorder:
         """Deliver runs under the same root whose process died; the trackers of this run come first."""
         assert self._group is not None, "the recorder is open"
         self._group.wait_started(None)
-        if any(tracker.is_lasting for tracker in self._trackers.values()):
+        if self.is_lasting:
             repair_dead(self.run.root)
 
 

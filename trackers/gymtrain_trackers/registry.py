@@ -65,7 +65,7 @@ def tracker_class(name: str) -> type[Tracker]:
 
     Example:
         >>> list(inspect.signature(tracker_class("mlflow")).parameters)
-        ['tracking_uri', 'artifact_location']
+        ['tracking_uri', 'artifact_location', 'log_model']
     """
     found = _known.get(name) or _installed().get(name)
     if found is None:

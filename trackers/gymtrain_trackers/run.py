@@ -1,11 +1,11 @@
-"""What is told to a tracker: a run, its metrics, the data that went in."""
+"""What is told to a tracker: a run, its metrics, the data that went in, the model that came out."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -107,6 +107,55 @@ class DatasetInput:
         if self.context not in ("training", "validation", "test"):
             raise ArgumentError(
                 f"context of {self.name!r}: got {self.context!r}; expected 'training', 'validation' or 'test'"
+            )
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A trained model in one file, with what a store needs to make it callable.
+
+    Args:
+        name: What people call the model.
+        path: Absolute path of the file.
+        sha256: Of the file, in hexadecimal.
+        loader: The module that makes it callable, to be imported where the model is served: its
+            `_load_pyfunc(path, config)` returns an object with a method `predict(rows, params)`.
+        config: Given to the loader beside the path, JSON-able; without a config, it is given the path alone.
+        inputs: What a row is: a list of columns or of one tensor, as `mlflow.types.Schema.to_dict` writes it.
+        outputs: The same of what `predict` returns.
+        params: What `predict` takes beside rows, as `mlflow.types.ParamSchema.to_dict` writes it.
+        example: A few rows as a server takes them: `{"dataframe_split": {"columns": [...], "data": [...]}}`, or
+            `{"inputs": [...]}` for an array.
+        requirements: What a prediction needs, as `pip install` takes it.
+        metadata: Whatever else is worth knowing of the model, JSON-able.
+
+    Raises:
+        ArgumentError: the path is relative, or the digest is none.
+
+    Example:
+        >>> model = ModelFile("digits", Path("/tmp/model.zip"), "0" * 64, loader="my_package.serving")
+        >>> model.path.name, model.requirements
+        ('model.zip', ())
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    loader: str
+    config: Mapping[str, object] = field(default_factory=dict)
+    inputs: Sequence[Mapping[str, object]] = ()
+    outputs: Sequence[Mapping[str, object]] = ()
+    params: Sequence[Mapping[str, object]] = ()
+    example: Mapping[str, object] | None = None
+    requirements: tuple[str, ...] = ()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.path.is_absolute():
+            raise ArgumentError(f"path of the model {self.name!r}: got {str(self.path)!r}; expected an absolute one")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ArgumentError(
+                f"sha256 of the model {self.name!r}: got {self.sha256!r}; expected 64 hexadecimal digits"
             )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .errors import TemporaryError
 from .images import decode_png, figure_png
-from .run import JSON, DatasetInput, Metric, Run, Status
+from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status
 from .strict_json import plain
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class Tracker:
         name: What people call the tracker.
         requires: The packages that it imports, as `pip install` takes them.
         is_lasting: Whether what is stored outlives the process.
+        takes_models: Whether `log_model` stores anything; a model is only described where a tracker asks for it.
+        got_on_at: When a call that takes long last got on, in the time of `time.monotonic`, so that nobody takes the
+            tracker for stuck; 0.0 where no call does.
         now: When what is told was logged, in unix time; 0.0 means at this moment.
 
     Example:
@@ -68,6 +71,8 @@ class Tracker:
     name: ClassVar[str] = "tracker"
     requires: ClassVar[tuple[str, ...]] = ()
     is_lasting: ClassVar[bool] = True
+    takes_models: bool = False
+    got_on_at: float = 0.0
     now: float = 0.0
     _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
@@ -147,6 +152,9 @@ class Tracker:
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         """Store which data the run uses."""
+
+    def log_model(self, model: ModelFile) -> None:
+        """Store a copy of the model, so that others find it and can call it."""
 
     def end(self, status: Status) -> None:
         """Store everything that is still buffered, then the status, and close the run."""

@@ -202,6 +202,22 @@ def test_tensorboard_on_a_full_disk_does_not_end_a_training(tiny, disk: Mount):
     assert len([message for message in told if message.startswith("tracker 'tensorboard'")]) in (1, 2)
 
 
+def test_a_full_disk_costs_a_run_its_bundle_and_nothing_else(tiny, disk: Mount):
+    root = disk("size=128k")
+    trainer = tiny(
+        model={"type": "mlp", "hidden": [200, 200]},
+        tracking={"root": str(root), "trackers": [{"type": "jsonl"}], "log_system_metrics": False},
+    )
+
+    with pytest.warns(UserWarning, match="the run keeps no bundle: .*No space left on device") as told:
+        result = trainer.train()
+
+    assert len(told) == 1
+    assert result["status"] == "FINISHED"
+    assert names_below(root, "*.zip") == []
+    assert '"gymtrain.bundle":"not saved: ' in (Path(result["run"]["run_dir"]) / "metrics.jsonl").read_text()
+
+
 @pytest.fixture
 def saved(tmp_path: Path, iris_trainer: Trainer) -> Path:
     (tmp_path / "place").mkdir()

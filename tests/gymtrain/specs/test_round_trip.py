@@ -218,6 +218,7 @@ def test_every_default_is_written_out() -> None:
             "log_training_params": True,
             "log_system_metrics": True,
             "log_figures": True,
+            "log_bundle": True,
             "log_every_n_steps": 50,
             "trackers": [],
             "on_error": "warn",

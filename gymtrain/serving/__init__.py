@@ -1,0 +1,1 @@
+"""Faces on a trained model for those who serve it."""

@@ -1,0 +1,47 @@
+"""Bundles that lie in MLflow, as files on this machine."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gymtrain.errors import BundleError
+from gymtrain_trackers import TrackerError
+
+_ADDRESS = re.compile("(runs|models):/")
+
+
+def is_address(path: str) -> bool:
+    """Tell whether a bundle is named by its place in MLflow, and not by the path of a file.
+
+    Example:
+        >>> is_address("runs:/8f3c"), is_address("runs/model.zip")
+        (True, False)
+    """
+    return _ADDRESS.match(path) is not None
+
+
+@contextmanager
+def fetched(address: str, tracking_uri: str | None) -> Iterator[Path]:
+    """Download a bundle from MLflow into a temporary file, which is gone when the block ends.
+
+    What was mapped of it stays.
+
+    Args:
+        address: `runs:/RUN_ID` and the like.
+        tracking_uri: Of the store; None for the one that `Trainer.load` says.
+
+    Raises:
+        BundleError: `not_fetched`: There is no such store, run, model or file, or it cannot be reached.
+    """
+    from gymtrain_trackers.mlflow_models import fetch_model
+
+    with tempfile.TemporaryDirectory(prefix="gymtrain-") as directory:
+        try:
+            path = fetch_model(address, Path(directory), tracking_uri)
+        except TrackerError as error:
+            raise BundleError(str(error), reason="not_fetched") from error
+        yield path
