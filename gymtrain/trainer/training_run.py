@@ -20,7 +20,7 @@ from gymtrain.models.contract import Learner, LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report
-from gymtrain.trainer.checkpoints import Checkpoints, find
+from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.library_fitting import LibraryFitting
@@ -71,7 +71,8 @@ class TrainingRun:
         if checkpoint is not None:
             check_findable(experiment)
         self.resumed = find(resume, experiment, self.spec)
-        self.report = Report(experiment, self.spec, self.spec_sha256)
+        earlier = None if self.resumed is None else self.resumed.run_directory
+        self.report = Report(experiment, self.spec, self.spec_sha256, earlier)
         self.hardware = collect_in_background()
         self.result: dict[str, Any] = {}
         self.predictor: Predictor | None = None
@@ -123,7 +124,8 @@ class TrainingRun:
         with self.stages("fit_model"):
             fitting = self._fitting = self._make_fitting(data, augmentation)
             if self.resumed is not None:
-                self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
+                if not self.report.goes_on:
+                    self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
                 for key, change in self.resumed.changes.items():
                     self.report.tag(f"gymtrain.resume_changed/{key}", change)
             try:
@@ -166,10 +168,10 @@ class TrainingRun:
         if self._checkpoints is None:
             return
         best, state = fitting.best, fitting.state_dict()
-        value = self.state.metrics.get(str(best.monitor), math.nan)
         monitored = None
-        if state["is_epoch_end"] and math.isfinite(value):
-            monitored = str(best.monitor), value, best.mode
+        if best.monitor is not None:
+            value = self.state.metrics.get(best.monitor, math.nan) if state["is_epoch_end"] else math.nan
+            monitored = Monitored(best.monitor, value, best.mode)
         self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored)
 
     def _report_data(self, data: Prepared) -> None:
@@ -199,7 +201,9 @@ class TrainingRun:
             parameters = list(fitting.learner.module.parameters())
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
-        self.report.summary(self._tested | summary, epoch=epoch)
+        # Where there was nothing left to do, what was measured when it was done stays.
+        has_trained = self.resumed is None or self.state.step > self.resumed.state["step"]
+        self.report.summary(self._tested | summary, epoch=epoch, again=has_trained)
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware())
@@ -231,7 +235,7 @@ class TrainingRun:
             }
         )
         path = Path(self.result["run"]["run_dir"]) / "result.json"
-        if path.parent.is_dir():
+        if self.report.has_begun and path.parent.is_dir():
             try:
                 with atomic_write(path) as file:
                     file.write(json.dumps(self.result, indent=2, ensure_ascii=False).encode())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -266,6 +267,26 @@ def test_a_recorder_brings_everything_to_the_store(run, client):
     assert [item.path for item in client.list_artifacts(info["run_id"])] == ["error.txt"]
 
 
+def test_a_run_that_goes_on_is_running_and_no_longer_has_the_tags_of_its_end(run, client):
+    with pytest.raises(ValueError, match="diverged"), Recorder([MLflowTracker()], run) as recorder:
+        recorder.log_tags({"gymtrain.ended": "process died", "team": "a"})
+        raise ValueError("diverged")
+
+    with Recorder([MLflowTracker()], run) as recorder:
+        recorder.log_params({"epochs": 1})
+        assert recorder.wait_started(60)
+        for _ in range(200):
+            going = client.get_run(recorder.info()["mlflow"]["run_id"])
+            if going.info.status == "RUNNING":
+                break
+            time.sleep(0.05)
+    ended = client.get_run(going.info.run_id)
+
+    assert (going.info.status, ended.info.status) == ("RUNNING", "FINISHED")
+    assert ended.data.tags["team"] == "a"
+    assert not {"gymtrain.ended", "gymtrain.error"} & ended.data.tags.keys()
+
+
 def test_a_store_that_cannot_be_opened_does_not_stop_the_caller(tmp_path):
     (tmp_path / "file").touch()
     tracker = MLflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db")
@@ -312,3 +333,30 @@ def test_three_processes_may_create_one_store_together(tmp_path):
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["a", "b", "c"]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_makes_the_store_does_no_harm(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+import mlflow.store.db.utils as tables
+from gymtrain_trackers import Run
+from gymtrain_trackers.mlflow import MLflowTracker
+make = tables._upgrade_db
+def die(engine):
+    make(engine)
+    os.kill(os.getpid(), signal.SIGKILL)
+tables._upgrade_db = die
+MLflowTracker().start(Run.new(Path(sys.argv[1]), "sweep", "dies"))
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False, stderr=subprocess.DEVNULL)
+    (tmp_path / ".mlflow.db.part-journal").write_bytes(b"half")
+
+    tracker, run = MLflowTracker(), Run.new(tmp_path, "sweep", "lives")
+    tracker.start(run)
+    tracker.end("FINISHED")
+
+    assert done.returncode == -signal.SIGKILL
+    assert tracker.info()["experiment_id"] == "1"
+    assert not list(tmp_path.glob(".mlflow.db.part*"))

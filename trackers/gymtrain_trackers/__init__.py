@@ -24,6 +24,7 @@ from .errors import (
     TrackingWarning,
 )
 from .journal import read_journal
+from .recorded import run_in
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
 from .run import DatasetInput, Metric, Run, Status
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "read_journal",
     "register",
+    "run_in",
     "sync",
     "tracker_class",
     "tracker_names",

@@ -27,7 +27,7 @@ from .mlflow_store import (
     with_password,
     without_password,
 )
-from .run import JSON, DatasetInput, Metric, Run, Status
+from .run import ENDING_TAGS, JSON, DatasetInput, Metric, Run, Status
 from .strict_json import as_text, plain
 from .tracker import Tracker
 
@@ -118,6 +118,8 @@ class MLflowTracker(Tracker):
 
     def reopen(self) -> None:
         self._client.update_run(self._run_id, status="RUNNING")
+        for key in self._client.get_run(self._run_id).data.tags.keys() & set(ENDING_TAGS):
+            self._client.delete_tag(self._run_id, key)
 
     def state(self) -> JSON:
         keys = [plain(each.names) for each in (self._metric_keys, self._param_keys, self._tag_keys)]

@@ -113,6 +113,7 @@ def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
         client = _client(store.tracking_uri)
         return client, _experiment_id(client, experiment, store)
     with _alone(database):
+        _create(database, store.artifact_location)
         client = _first_contact(store.tracking_uri)
         return client, _experiment_id(client, experiment, store)
 
@@ -126,6 +127,20 @@ def _alone(database: Path) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
         yield
+
+
+def _create(database: Path, artifact_location: str | None) -> None:
+    """Make a new database, whole or not at all: one whose tables were half made by a process that died never opens."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if database.exists() and database.stat().st_size:
+        return
+    part = database.with_name(f".{database.name}.part")
+    for path in (part, Path(f"{part}-journal"), Path(f"{part}-wal")):
+        path.unlink(missing_ok=True)
+    made = SqlAlchemyStore(f"sqlite:///{part}", artifact_location or str(database.parent / "mlartifacts"))
+    made._dispose_engine()
+    part.replace(database)
 
 
 def _first_contact(uri: str) -> MlflowClient:

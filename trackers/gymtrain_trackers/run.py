@@ -15,6 +15,9 @@ from .errors import ArgumentError
 JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
 
+# What a run is tagged with that did not end well; no longer true once it goes on.
+ENDING_TAGS = ("gymtrain.ended", "gymtrain.error")
+
 
 @dataclass(frozen=True)
 class Run:
