@@ -73,6 +73,7 @@ class TorchFitting(Fitting):
         self._augmentation, self._interruption = augmentation, interruption
         self._write_checkpoint, self._resumed = write_checkpoint, resumed
         self.position = Position()
+        self._first_step = 0
         self._written_down: tuple[int, int] | None = None
         self._steps = StepLog(experiment.tracking.log_every_n_steps, report)
 
@@ -87,6 +88,7 @@ class TorchFitting(Fitting):
             if self._resumed is not None:
                 with blamed_on(self._resumed.path):
                     self._take_up(self._resumed)
+                self._first_step = self.position.step
             try:
                 self._follow()
             except BaseException as error:
@@ -174,6 +176,11 @@ class TorchFitting(Fitting):
         first = next(iter(optimizers.values()))
         state.values = {"lr": first.param_groups[0]["lr"]} if "lr" in first.defaults else {}
         return values
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether there was a step left to take."""
+        return self._resumed is None or self.position.step > self._first_step
 
     @property
     def kept(self) -> TorchLearner:
