@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -41,7 +42,8 @@ class Report:
     def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str, earlier: Path | None = None) -> None:
         tracking = experiment.tracking
         name = tracking.run_name or f"{_short(experiment.model.model.type)}-{sha256[:6]}"
-        new = Run.new(Path(tracking.root).expanduser(), experiment_name(experiment), name)
+        group, is_default = _group(experiment)
+        new = dataclasses.replace(Run.new(Path(tracking.root).expanduser(), group, name), default_experiment=is_default)
         found = None if earlier is None else _found(earlier, new, tracking.run_name)
         self.run = found or new
         self.goes_on = found is not None
@@ -233,9 +235,12 @@ class Report:
             self._recorder.log_metric_points(self._system.take())
 
 
-def experiment_name(experiment: Experiment) -> str:
-    """Return the name that a run is grouped under."""
-    return experiment.tracking.experiment or _short(experiment.dataset.dataset.type)
+def _group(experiment: Experiment) -> tuple[str, bool]:
+    """Return the name that a run is grouped under, and whether nobody chose it."""
+    tracking = experiment.tracking
+    shows_in_mlflow = any(component.type == "mlflow" for component in tracking.trackers)
+    named = tracking.experiment or (shows_in_mlflow and os.environ.get("MLFLOW_EXPERIMENT_NAME"))
+    return named or _short(experiment.dataset.dataset.type), not named
 
 
 def _found(directory: Path, new: Run, run_name: str | None) -> Run | None:

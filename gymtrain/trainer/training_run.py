@@ -19,7 +19,8 @@ from gymtrain.hardware import collect_in_background
 from gymtrain.models.contract import Learner, LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
-from gymtrain.tracking import Report
+from gymtrain.tracking import Report, no_autologging
+from gymtrain.tracking.params import written
 from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
@@ -66,8 +67,8 @@ class TrainingRun:
             self.callbacks.append(ModelCheckpoint(**checkpoint.model_dump(exclude={"keep_last", "keep_best"})))
         self.stages = Stages(self.state, self.callbacks)
         # Written out once: live data is read whole to be named in it.
-        self.spec = experiment.to_dict()
-        self.spec_sha256 = spec_sha256(self.spec)
+        spec = experiment.to_dict()
+        self.spec, self.spec_sha256 = written(spec), spec_sha256(spec)
         if checkpoint is not None:
             check_findable(experiment)
         self.resumed = find(resume, experiment, self.spec)
@@ -85,7 +86,7 @@ class TrainingRun:
         began = perf_counter()
         status = "FAILED"
         try:
-            with self.interruption.handled(), self.report:
+            with self.interruption.handled(), self.report, no_autologging():
                 try:
                     self.report.spec()
                     self.callbacks.call("on_train_begin")
@@ -202,8 +203,7 @@ class TrainingRun:
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
         # Where there was nothing left to do, what was measured when it was done stays.
-        has_trained = self.resumed is None or self.state.step > self.resumed.state["step"]
-        self.report.summary(self._tested | summary, epoch=epoch, again=has_trained)
+        self.report.summary(self._tested | summary, epoch=epoch, again=fitting.has_trained)
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware())

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from .addresses import without_password
 from .delivery import Failure
 from .entries import inputs_entry, start_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
@@ -300,10 +301,13 @@ class Recorder:
         return path.relative_to(self.run.directory).as_posix() if inside else str(path)
 
     def _log_error(self, error: Exception) -> None:
-        self._append({"verb": "log_tags", "tags": {"gymtrain.error": f"{type(error).__name__}: {error}"[:500]}})
+        self._append(
+            {"verb": "log_tags", "tags": {"gymtrain.error": without_password(f"{type(error).__name__}: {error}")[:500]}}
+        )
         path = self.run.directory / "error.txt"
         try:
-            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+            text = without_password("".join(traceback.format_exception(error)))
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as failure:  # the error of the run matters more than where its traceback is kept
             self._failures.append(Failure(f"{path}: {failure}", failure))
         else:
