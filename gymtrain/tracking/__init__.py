@@ -1,5 +1,6 @@
 """Turns what training reports into calls of `gymtrain_trackers`, and reads runs; the only room that imports it."""
 
+from gymtrain.tracking.autologging import no_autologging
 from gymtrain.tracking.better import better
 from gymtrain.tracking.fetching import fetched, is_address
 from gymtrain.tracking.recovery import Delivered, deliver, deliver_all
@@ -31,6 +32,7 @@ __all__ = [
     "find_run",
     "is_address",
     "is_uri",
+    "no_autologging",
     "read_runs",
     "run_in",
     "runs_in",

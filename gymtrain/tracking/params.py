@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gymtrain_trackers.addresses import without_password
+
 JSON = Any
+
+
+def written(spec: JSON) -> JSON:
+    """Return a spec as it may be written to disk: without the passwords of servers.
+
+    Example:
+        >>> written({"tracking": {"trackers": [{"type": "mlflow", "tracking_uri": "https://me:secret@host"}]}})
+        {'tracking': {'trackers': [{'type': 'mlflow', 'tracking_uri': 'https://me:***@host'}]}}
+    """
+    if isinstance(spec, dict):
+        return {key: written(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [written(value) for value in spec]
+    return without_password(spec) if isinstance(spec, str) else spec
 
 
 def model_params(spec: dict[str, JSON]) -> dict[str, JSON]:

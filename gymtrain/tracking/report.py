@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import os
 import re
 import time
@@ -17,7 +19,18 @@ from gymtrain.errors import TrainingError
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.tracking.system import SystemMetrics
-from gymtrain_trackers import DatasetInput, Metric, ModelFile, Recorder, Run, TrackerError, load
+from gymtrain_trackers import (
+    DatasetInput,
+    Metric,
+    ModelFile,
+    Recorder,
+    Run,
+    TrackerError,
+    TrackingWarning,
+    load,
+    run_in,
+)
+from gymtrain_trackers.files import replace
 
 Context = Literal["training", "validation", "test"]
 
@@ -31,16 +44,25 @@ class Report:
         experiment: What is run.
         spec: The same, written out.
         sha256: What names it.
+        earlier: The directory of a run that this may go on with.
+
+    Attributes:
+        run: The run: the earlier one, if it is of the same root, experiment and name, or one of its own.
+        has_begun: Whether the run's directory is ours to write.
 
     Raises:
-        TrainingError: The run's directory cannot be made, or a tracker refuses its arguments.
+        TrainingError: A tracker refuses its arguments.
     """
 
-    def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str) -> None:
+    def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str, earlier: Path | None = None) -> None:
         tracking = experiment.tracking
         name = tracking.run_name or f"{_short(experiment.model.model.type)}-{sha256[:6]}"
-        group = tracking.experiment or _short(experiment.dataset.dataset.type)
-        self.run = Run.new(Path(tracking.root).expanduser(), group, name)
+        group, is_default = _group(experiment)
+        new = dataclasses.replace(Run.new(Path(tracking.root).expanduser(), group, name), default_experiment=is_default)
+        found = None if earlier is None else _found(earlier, new, tracking.run_name)
+        self.run = found or new
+        self.goes_on = found is not None
+        self.has_begun = False
         self._options = tracking
         self._names = [component.type for component in tracking.trackers]
         self._system: SystemMetrics | None = None
@@ -53,7 +75,11 @@ class Report:
         self._sha256 = sha256
 
     def __enter__(self) -> Report:
-        """Begin the run; the trackers start in a thread of their own."""
+        """Begin the run, or go on with it; the trackers start in threads of their own.
+
+        Raises:
+            TrainingError: The run's directory cannot be written, or another process is at work on the run.
+        """
         try:
             self._recorder.__enter__()
         except OSError as error:
@@ -63,17 +89,30 @@ class Report:
         except TrackerError as error:
             raise TrainingError(f"tracking: {error}") from error
         if self._options.log_system_metrics and self._names:
-            self._system = SystemMetrics()
+            last = self._recorder.last_step(SystemMetrics.FIRST_KEY)
+            self._system = SystemMetrics(0 if last is None else last + 1)
             self._system.start()
+        self.has_begun = True
         return self
 
     def spec(self) -> None:
-        """Report what is run: the resolved spec as params and its hash, and the tags of the spec."""
+        """Report what is run: the resolved spec as params and as a file, its hash, and the tags of the spec.
+
+        A run that goes on keeps the file of its first spec; one that differs lies beside it.
+        """
         if self._options.log_model_params:
             self._recorder.log_params(model_params(self._spec))
         if self._options.log_training_params:
             self._recorder.log_params(training_params(self._spec))
-        self._recorder.log_tags({"gymtrain.spec_sha256": self._sha256, **self._options.tags})
+        tags = {"gymtrain.spec_sha256": self._sha256, **self._options.tags}
+        if self.goes_on:
+            tags["gymtrain.resumes"] = str(self._recorder.starts)
+        self._recorder.log_tags(tags)
+        text = json.dumps(self._spec, indent=2, ensure_ascii=False)
+        if not self.goes_on:
+            self._file("spec.json", text)
+        elif text != self._first_spec():
+            self._file(f"spec.resume-{self._recorder.starts}.json", text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -127,9 +166,15 @@ class Report:
                 [Metric(f"batch/{name}", value, step, now) for name, value, step in points]
             )
 
-    def summary(self, metrics: Mapping[str, float], *, epoch: int) -> None:
-        """Report values that belong to the run as a whole, at the epoch whose weights are kept."""
-        self._metrics(metrics, step=epoch)
+    def summary(self, metrics: Mapping[str, float], *, epoch: int, again: bool) -> None:
+        """Report values that belong to the run as a whole, at the epoch whose weights are kept.
+
+        Args:
+            metrics: The value by name.
+            epoch: Whose weights are kept.
+            again: Whether they replace those that an earlier process has reported for that epoch.
+        """
+        self._metrics(metrics, step=epoch, again=again)
 
     def data(
         self, name: str, part: Context, digest: str, schema: Mapping[str, Any], profile: Mapping[str, Any]
@@ -221,11 +266,47 @@ class Report:
             "trackers": trackers,
         }
 
-    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def _first_spec(self) -> str | None:
+        try:
+            return (self.run.directory / "spec.json").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def _file(self, name: str, text: str) -> None:
+        """Report a text as a file, where somebody shows files; without room for it, the run goes on."""
+        if not self._names:
+            return
+        path = self.run.directory / name
+        try:
+            replace(path, text)
+        except OSError as error:
+            warnings.warn(f"{path}: {error}; the run goes on without that file", TrackingWarning, stacklevel=2)
+        else:
+            self._recorder.log_asset(path, name)
+
+    def _metrics(self, metrics: Mapping[str, float], step: int, *, again: bool = False) -> None:
         if self._options.log_model_metrics:
-            self._recorder.log_metrics(dict(metrics), step=step)
+            self._recorder.log_metrics(dict(metrics), step=step, again=again)
         if self._system is not None:
             self._recorder.log_metric_points(self._system.take())
+
+
+def _group(experiment: Experiment) -> tuple[str, bool]:
+    """Return the name that a run is grouped under, and whether nobody chose it."""
+    tracking = experiment.tracking
+    shows_in_mlflow = any(component.type == "mlflow" for component in tracking.trackers)
+    named = tracking.experiment or (shows_in_mlflow and os.environ.get("MLFLOW_EXPERIMENT_NAME"))
+    return named or _short(experiment.dataset.dataset.type), not named
+
+
+def _found(directory: Path, new: Run, run_name: str | None) -> Run | None:
+    """Return the run in a directory; None if it is no run, or not of the root, experiment and name of a new one."""
+    try:
+        run = run_in(directory)
+    except TrackerError:
+        return None
+    is_same = run.root.resolve() == new.root.resolve() and run.experiment == new.experiment
+    return run if is_same and run_name in (None, run.name) else None
 
 
 def _short(name: str) -> str:

@@ -14,7 +14,8 @@ from gymtrain.errors import StoreError, did_you_mean, some
 from gymtrain.tracking.better import Mode
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain_trackers import TrackerError, read_record
-from gymtrain_trackers.mlflow_store import existing_store, without_password
+from gymtrain_trackers.addresses import without_password
+from gymtrain_trackers.mlflow_store import existing_store
 from gymtrain_trackers.strict_json import as_text
 
 DAMAGED = "DAMAGED"

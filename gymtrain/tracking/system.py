@@ -11,15 +11,20 @@ from gymtrain_trackers import Metric
 
 
 class SystemMetrics:
-    """Samples processor and memory in a thread of its own: at the beginning, every ten seconds, and at the end."""
+    """Samples processor and memory in a thread of its own: at the beginning, every ten seconds, and at the end.
+
+    Args:
+        first: The number of the first sample: a run that goes on goes on counting.
+    """
 
     SECONDS_BETWEEN_SAMPLES = 10.0
+    FIRST_KEY = "system/cpu_utilization_percentage"
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         # Gathered here and fetched by the thread that trains: what logging raises belongs there.
         self._samples: deque[Metric] = deque()
         self._stopped = threading.Event()
-        self._count = 0
+        self._count = first
         self._thread = threading.Thread(target=self._run, name="system-metrics", daemon=True)
 
     def start(self) -> None:
@@ -50,7 +55,7 @@ class SystemMetrics:
         memory = psutil.virtual_memory()
         now = time.time()
         values = {
-            "system/cpu_utilization_percentage": psutil.cpu_percent(),
+            self.FIRST_KEY: psutil.cpu_percent(),
             "system/system_memory_usage_megabytes": memory.used / 1e6,
             "system/system_memory_usage_percentage": memory.percent,
             "system/process_memory_megabytes": process.memory_info().rss / 1e6,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,8 @@ from gymtrain.training.state_tree import flatten, unflatten
 # What may differ between a training and the one that goes on with it.
 MAY_CHANGE = ("epochs", "max_steps", "early_stopping", "checkpoint", "workers", "worker_timeout")
 
+_NAME = re.compile(r"epoch-\d+-step-\d+(?:-(.+)=([-+.e\d]+))?")
+
 
 class Resumed(NamedTuple):
     """A checkpoint to go on from.
@@ -30,16 +34,34 @@ class Resumed(NamedTuple):
         state: What `TorchFitting.state_dict` returned.
         weights: The state dict of the module.
         changes: What differs from its spec, among what may.
+        run_directory: Of the run whose newest one it is; None for one that lies elsewhere or is an older one.
     """
 
     path: Path
     state: dict[str, Any]
     weights: dict[str, torch.Tensor]
     changes: dict[str, str]
+    run_directory: Path | None = None
+
+
+class Monitored(NamedTuple):
+    """The metric that training monitors.
+
+    Args:
+        name: Of the metric.
+        value: Where a checkpoint is written; NaN within an epoch, or where it is no number.
+        mode: `"min"` or `"max"`.
+    """
+
+    name: str
+    value: float
+    mode: str
 
 
 class Checkpoints:
     """The checkpoints of one run, written by a thread of their own, one after the other.
+
+    Those that an earlier process of the run has written are among them.
 
     Args:
         directory: Where they lie.
@@ -49,7 +71,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep_last: int, keep_best: int = 0) -> None:
         self._directory, self._keep_last, self._keep_best = directory, keep_last, keep_best
-        self._written: list[tuple[Path, float]] = []
+        # What people have put beside them is not ours to delete.
+        earlier = (path for path in directory.glob("epoch-*.zip") if _NAME.fullmatch(path.stem))
+        self._paths = sorted(earlier, key=lambda path: path.stem)
         self._copied = Copies()
         self._writing: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -59,7 +83,7 @@ class Checkpoints:
         spec: dict[str, Any],
         predictor: Predictor,
         state: dict[str, Any],
-        monitored: tuple[str, float, str] | None,
+        monitored: Monitored | None,
     ) -> None:
         """Copy everything and begin to write it; those that are too many are deleted once it is whole and verified.
 
@@ -69,7 +93,7 @@ class Checkpoints:
             spec: The spec, written out.
             predictor: With the weights of the last step, or their average.
             state: What `TorchFitting.state_dict` returned; `epoch` and `step` are in the name of the file.
-            monitored: The name, the value and the direction (`"min"` or `"max"`) of the metric that training monitors.
+            monitored: The metric that training monitors, if it does; a value is in the name of the file, too.
 
         Raises:
             TrainingError: The state holds something that no checkpoint can hold.
@@ -83,15 +107,12 @@ class Checkpoints:
             spec, predictor, {"metrics": dict(state["history"]), "best": None}, training, self._copied
         )
         name = f"epoch-{state['epoch']:06d}-step-{state['step']:09d}"
-        rank = float("inf")
-        if monitored is not None:
-            metric, value, mode = monitored
-            name += f"-{metric.replace('/', '_')}={value:.6g}"
-            rank = value if mode == "min" else -value
+        if monitored is not None and math.isfinite(monitored.value):
+            name += f"-{monitored.name.replace('/', '_')}={monitored.value:.6g}"
         path = self._directory / f"{name}.zip"
         # Nothing waits for it when a second signal ends the program: what is half written is not there.
         self._writing = threading.Thread(
-            target=self._write, args=(path, rank, contents), name="gymtrain-checkpoint", daemon=True
+            target=self._write, args=(path, monitored, contents), name="gymtrain-checkpoint", daemon=True
         )
         self._writing.start()
 
@@ -104,24 +125,26 @@ class Checkpoints:
         if failure is not None:
             warnings.warn(f"no checkpoint was written: {failure}; the ones before it are kept", stacklevel=2)
 
-    def _write(self, path: Path, rank: float, contents: Contents) -> None:
+    def _write(self, path: Path, monitored: Monitored | None, contents: Contents) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             write(path, contents)
             open_bundle(path).close()  # verifies all of it: what a resume would refuse may not replace older ones
-            self._written = [each for each in self._written if each[0] != path] + [(path, rank)]
-            for old in self._too_many():
+            self._paths = [each for each in self._paths if each != path] + [path]
+            kept = {*self._paths[-self._keep_last :], *self._best(monitored)}
+            for old in set(self._paths) - kept:
                 old.unlink(missing_ok=True)
+            self._paths = [each for each in self._paths if each in kept]
         except Exception as error:  # a full disk ends the checkpoints, not what is being learned; `wait` tells of it
             self._failure = error
 
-    def _too_many(self) -> list[Path]:
-        last = self._written[-self._keep_last :]
-        ranked = sorted((each for each in self._written if each[1] < float("inf")), key=lambda each: each[1])
-        kept = [*last, *ranked[: self._keep_best]]
-        dropped = [path for path, _ in self._written if path not in {path for path, _ in kept}]
-        self._written = [each for each in self._written if each in kept]
-        return dropped
+    def _best(self, monitored: Monitored | None) -> list[Path]:
+        if monitored is None:
+            return []
+        names = {path: _NAME.fullmatch(path.stem) for path in self._paths}
+        metric, sign = monitored.name.replace("/", "_"), 1 if monitored.mode == "min" else -1
+        values = {path: sign * float(name[2]) for path, name in names.items() if name is not None and name[1] == metric}
+        return sorted(values, key=values.__getitem__)[: self._keep_best]
 
 
 class Copies:
@@ -161,7 +184,7 @@ def find(resume: str | Path | bool | None, experiment: Experiment, spec: dict[st
         found = next(_readable(root.glob("*/*/checkpoints/epoch-*.zip"), spec, others), None)
         if found is None and others:
             warnings.warn(f"resume: nothing fits, and the training begins anew; {others[0]}", stacklevel=2)
-        return found
+        return _with_run(found)
     path = Path(resume).expanduser()
     if not path.exists():
         raise TrainingError(f"resume: there is no {str(path)!r}")
@@ -175,7 +198,24 @@ def find(resume: str | Path | bool | None, experiment: Experiment, spec: dict[st
         raise TrainingError(f"resume: there is no checkpoint in {str(path)!r} that can be read{reasons}")
     for each in skipped:
         warnings.warn(str(each.message), stacklevel=2)
-    return found
+    return _with_run(found)
+
+
+def _with_run(found: Resumed | None) -> Resumed | None:
+    """Add the directory of the run, if nothing newer in it can be read."""
+    if found is None or found.path.parent.name != "checkpoints":
+        return found
+    own = found.path.absolute()
+    newer = (path for path in own.parent.glob("epoch-*.zip") if path.stem > own.stem)
+    return found if any(map(_is_whole, newer)) else found._replace(run_directory=own.parent.parent)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        open_bundle(path).close()
+    except (BundleError, OSError):
+        return False
+    return True
 
 
 def _clean(directories: Iterable[Path]) -> None:

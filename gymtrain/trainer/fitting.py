@@ -67,6 +67,11 @@ class Fitting(ABC):
         return bool(self.history) and (self.best.epoch is not None or self._state.stop_reason != "nan")
 
     @property
+    def has_trained(self) -> bool:
+        """Whether there was something left to do."""
+        return True
+
+    @property
     def weights(self) -> str:
         """Which weights the model has: `"best"` or `"last"`."""
         return "last" if self.best.epoch is None else "best"

@@ -11,7 +11,8 @@ from gymtrain.errors import Fault, NonFiniteLossError, SpecError, TrainingError
 from gymtrain.figures.curves import learning_rate
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
-from gymtrain.tracking import Report
+from gymtrain.tracking import Report, no_autologging
+from gymtrain.tracking.params import written
 from gymtrain.trainer.fitting import make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
@@ -109,8 +110,8 @@ def find_lr(experiment: Experiment, minimum: float, maximum: float, steps: int) 
     curve = LossCurve(minimum, maximum, steps)
     experiment = _range_test(experiment, minimum, curve.multiplier, steps)
     spec = experiment.to_dict()
-    report, interruption = Report(experiment, spec, spec_sha256(spec)), Interruption()
-    with interruption.handled():
+    report, interruption = Report(experiment, written(spec), spec_sha256(spec)), Interruption()
+    with interruption.handled(), no_autologging():
         data = _prepared(experiment)
         learner = make_learner(experiment, data)
         if not isinstance(learner, TorchLearner):

@@ -13,12 +13,15 @@ from gymtrain.training.loop import EpochEnd, StepEnd
 class StepLog:
     """The losses of every n-th step, fetched from the device together: one alone would wait for it.
 
+    They are told at the first step that ends a second or more after that of the oldest, before a checkpoint, and at the
+    end of an epoch.
+
     Args:
         every: Steps from one that is logged to the next; 0 for none.
         report: Told of them.
     """
 
-    SECONDS_BETWEEN_FETCHES = 2.0
+    SECONDS_BETWEEN_FETCHES = 1.0
 
     def __init__(self, every: int, report: Report) -> None:
         self._every, self._report = every, report
@@ -28,11 +31,10 @@ class StepLog:
     def add(self, event: StepEnd) -> None:
         """Take in a step."""
         if self._every and event.step % self._every == 0:
-            now = time.time()
             self._losses.append(event.loss.detach())
-            self._when.append((event.step, event.epoch, now))
-            if now - self._when[0][2] > self.SECONDS_BETWEEN_FETCHES:
-                self.flush()
+            self._when.append((event.step, event.epoch, time.time()))
+        if self._when and time.time() - self._when[0][2] >= self.SECONDS_BETWEEN_FETCHES:
+            self.flush()
 
     def flush(self) -> None:
         """Report what is waiting."""

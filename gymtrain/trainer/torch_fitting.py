@@ -73,7 +73,9 @@ class TorchFitting(Fitting):
         self._augmentation, self._interruption = augmentation, interruption
         self._write_checkpoint, self._resumed = write_checkpoint, resumed
         self.position = Position()
+        self._first_step = 0
         self._written_down: tuple[int, int] | None = None
+        self._steps = StepLog(experiment.tracking.log_every_n_steps, report)
 
     def run(self) -> None:
         """Fit the module, and leave it with the weights that are kept, in evaluation mode."""
@@ -86,6 +88,7 @@ class TorchFitting(Fitting):
             if self._resumed is not None:
                 with blamed_on(self._resumed.path):
                     self._take_up(self._resumed)
+                self._first_step = self.position.step
             try:
                 self._follow()
             except BaseException as error:
@@ -179,6 +182,11 @@ class TorchFitting(Fitting):
         return values
 
     @property
+    def has_trained(self) -> bool:
+        """Whether there was a step left to take."""
+        return self._resumed is None or self.position.step > self._first_step
+
+    @property
     def kept(self) -> TorchLearner:
         """The model as it is validated and kept: with averaged weights, where there is an average."""
         average = self._update.average
@@ -187,7 +195,6 @@ class TorchFitting(Fitting):
     def _follow(self) -> None:
         """Go through the events of the loop."""
         state, position, values = self._state, self.position, self._values
-        steps = StepLog(self._experiment.tracking.log_every_n_steps, self._report)
         rows = self.training.batch_size * self.training.accumulate
         per_epoch = self.training.steps_per_epoch
         speed = Speed(len(self._batches.tensors.inputs) if per_epoch is None else rows * per_epoch, rows, position.step)
@@ -209,7 +216,7 @@ class TorchFitting(Fitting):
                 state.step = event.step
                 if isinstance(event, StepEnd):
                     state.loss = event.loss
-                    steps.add(event)
+                    self._steps.add(event)
                     state.data_seconds = self._batches.seconds
                     self._callbacks.call("on_step_end")
                     if values.by_step and event.step < state.num_steps:
@@ -217,25 +224,30 @@ class TorchFitting(Fitting):
                 elif isinstance(event, ValidationEnd):
                     self._end_validation(event)
                 else:
-                    steps.flush()
+                    self._steps.flush()
                     self.samples_per_second = speed.of(event)
                     self._end(event)
                 self._between_steps(event)
         finally:
-            steps.flush()
+            self._steps.flush()
+            self._tell_values()
 
     def _between_steps(self, event: Event) -> None:
         """Do what was asked for, now that all of the state belongs together."""
         state = self._state
-        if state.logged:
-            self._report.values(state.logged)
-            state.logged.clear()
+        self._tell_values()
         if state.wants_checkpoint:
+            self._steps.flush()  # a training that goes on from there does not tell of them
             self._write_down()
         if self._interruption.received is not None:
             self._interruption.check()
         if isinstance(event, EpochEnd):
             self._begin_epoch()
+
+    def _tell_values(self) -> None:
+        if self._state.logged:
+            self._report.values(self._state.logged)
+            self._state.logged.clear()
 
     def _begin_epoch(self) -> None:
         state, position = self._state, self.position

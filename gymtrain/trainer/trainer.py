@@ -281,10 +281,11 @@ class Trainer:
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
+        from gymtrain.tracking.params import written
         from gymtrain.trainer.saving import save
 
         _check_path(path, SaveError)
-        save(path, self._experiment, self.to_dict(), predictor, self._learned or {})
+        save(path, self._experiment, written(self.to_dict()), predictor, self._learned or {})
 
     @classmethod
     def load(cls, path: str | Path, trust: Sequence[str] = (), *, tracking_uri: str | None = None) -> Trainer:

@@ -19,8 +19,9 @@ from gymtrain.hardware import collect_in_background
 from gymtrain.models.contract import Learner, LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
-from gymtrain.tracking import Report
-from gymtrain.trainer.checkpoints import Checkpoints, find
+from gymtrain.tracking import Report, no_autologging
+from gymtrain.tracking.params import written
+from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.keeping import keep_bundle
@@ -68,12 +69,13 @@ class TrainingRun:
             self.callbacks.append(ModelCheckpoint(**checkpoint.model_dump(exclude={"keep_last", "keep_best"})))
         self.stages = Stages(self.state, self.callbacks)
         # Written out once: live data is read whole to be named in it.
-        self.spec = experiment.to_dict()
-        self.spec_sha256 = spec_sha256(self.spec)
+        spec = experiment.to_dict()
+        self.spec, self.spec_sha256 = written(spec), spec_sha256(spec)
         if checkpoint is not None:
             check_findable(experiment)
         self.resumed = find(resume, experiment, self.spec)
-        self.report = Report(experiment, self.spec, self.spec_sha256)
+        earlier = None if self.resumed is None else self.resumed.run_directory
+        self.report = Report(experiment, self.spec, self.spec_sha256, earlier)
         self.hardware = collect_in_background()
         self.result: dict[str, Any] = {}
         self.predictor: Predictor | None = None
@@ -87,7 +89,7 @@ class TrainingRun:
         began = perf_counter()
         status = "FAILED"
         try:
-            with self.interruption.handled(), self.report:
+            with self.interruption.handled(), self.report, no_autologging():
                 try:
                     self.report.spec()
                     self.callbacks.call("on_train_begin")
@@ -131,7 +133,8 @@ class TrainingRun:
         with self.stages("fit_model"):
             fitting = self._fitting = self._make_fitting(data, augmentation)
             if self.resumed is not None:
-                self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
+                if not self.report.goes_on:
+                    self.report.tag("gymtrain.resumed_from", str(self.resumed.path))
                 for key, change in self.resumed.changes.items():
                     self.report.tag(f"gymtrain.resume_changed/{key}", change)
             try:
@@ -177,10 +180,10 @@ class TrainingRun:
             self._warn_of_no_checkpoints()
             return
         best, state = fitting.best, fitting.state_dict()
-        value = self.state.metrics.get(str(best.monitor), math.nan)
         monitored = None
-        if state["is_epoch_end"] and math.isfinite(value):
-            monitored = str(best.monitor), value, best.mode
+        if best.monitor is not None:
+            value = self.state.metrics.get(best.monitor, math.nan) if state["is_epoch_end"] else math.nan
+            monitored = Monitored(best.monitor, value, best.mode)
         self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored)
 
     def _warn_of_no_checkpoints(self) -> None:
@@ -218,7 +221,8 @@ class TrainingRun:
             parameters = list(fitting.learner.module.parameters())
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
-        self.report.summary(self._tested | summary, epoch=self._kept_epoch(fitting))
+        # Where there was nothing left to do, what was measured when it was done stays.
+        self.report.summary(self._tested | summary, epoch=self._kept_epoch(fitting), again=fitting.has_trained)
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware())
@@ -258,7 +262,7 @@ class TrainingRun:
     def _write_result(self, status: str) -> None:
         self.result = self._result(status)
         path = Path(self.result["run"]["run_dir"]) / "result.json"
-        if path.parent.is_dir():
+        if self.report.has_begun and path.parent.is_dir():
             try:
                 with atomic_write(path) as file:
                     file.write(json.dumps(self.result, indent=2, ensure_ascii=False).encode())

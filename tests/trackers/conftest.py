@@ -24,7 +24,10 @@ def mlflow_root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_tracking_uri(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD", "TRACKING_TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
 
 
@@ -62,7 +65,10 @@ class MLflowServer:
 
 
 class Proxy:
-    """Passes requests on; `fault(method, path, body)` may answer otherwise, by the name of a fault or a reply."""
+    """Passes requests on; `fault(method, path, body)` may answer otherwise, by the name of a fault or a reply.
+
+    Where there are `credentials`, the values of the header `Authorization`, nobody without them is let in.
+    """
 
     def __init__(self, server: MLflowServer) -> None:
         self._server = server
@@ -72,6 +78,7 @@ class Proxy:
         self.pause = 0.0
         """Seconds that each mebibyte of a request takes."""
         self.arrivals: list[tuple[float, str, str]] = []
+        self.credentials: set[str] | None = None
         self.released = threading.Event()
         self._listening: ThreadingHTTPServer | None = None
 
@@ -114,6 +121,9 @@ class Proxy:
         return b"".join(parts)
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if self.credentials is not None and handler.headers.get("Authorization") not in self.credentials:
+            self._reply(handler, 401, {"WWW-Authenticate": "Basic"}, b"You are not authenticated.")
+            return
         fault = self.fault(handler.command, handler.path, body)
         if fault == "black hole":
             self.released.wait(60)
@@ -125,7 +135,11 @@ class Proxy:
         if isinstance(fault, float):
             time.sleep(fault)
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
-        headers = {key: value for key, value in handler.headers.items() if key.lower() not in ("host", "connection")}
+        headers = {
+            key: value
+            for key, value in handler.headers.items()
+            if key.lower() not in ("host", "connection", "authorization")
+        }
         with contextlib.closing(connection):
             connection.request(handler.command, handler.path, body, headers)
             reply = connection.getresponse()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -270,6 +273,63 @@ def test_a_server_that_does_not_let_us_in_is_left_alone_and_the_journal_stays(pr
 
 
 # F43
+LETS_IN = {"Basic " + base64.b64encode(b"me:s3cret").decode(), "Bearer t0ken"}
+
+
+def with_credentials(proxy, monkeypatch, way, password="s3cret"):
+    """Return the address of a server that asks for credentials, after giving them in one of the ways that there are."""
+    proxy.credentials = LETS_IN
+    if way == "address":
+        return f"http://me:{password}@127.0.0.1:{proxy.port}"
+    names = {"TOKEN": "t0ken"} if way == "token" else {"USERNAME": "me", "PASSWORD": password}
+    for name, value in names.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    return proxy.url
+
+
+def on_disk(directory):
+    return [path for path in directory.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("way", ["address", "environment", "token"])
+def test_a_server_with_a_password_gets_everything_and_the_password_is_not_written_down(
+    proxy, run, client, monkeypatch, tmp_path, way
+):
+    uri = with_credentials(proxy, monkeypatch, way)
+    asset = tmp_path / "asset.txt"
+    asset.write_text("content")
+
+    with Recorder([MLflowTracker(uri)], run, close_timeout=30) as recorder:
+        recorder.log_params({"lr": 0.1})
+        recorder.log_tags({"half": "way"})
+        recorder.log_asset(asset)
+        for step in range(1, 41):
+            recorder.log_metrics({"loss": 1 / step}, step=step)
+
+    is_complete(client, run)
+    assert [each.path for each in client.list_artifacts(found(client, run).info.run_id)] == ["asset.txt"]
+    assert "s3cret" not in json.dumps(recorder.info())
+    assert on_disk(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["address", "environment"])
+def test_a_wrong_password_is_one_warning_and_what_is_right_delivers_later(
+    proxy, run, client, monkeypatch, tmp_path, way
+):
+    uri = with_credentials(proxy, monkeypatch, way, password="s3cret-not")
+
+    warned = record(SimpleNamespace(url=uri), run, close_timeout=30)
+
+    assert len(warned) == 1
+    assert re.search(r"tracker 'mlflow': start raised .*(401|not authenticated).*the run goes on without it", warned[0])
+    assert "s3cret" not in warned[0]
+    assert on_disk(tmp_path) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    synced(run)
+    is_complete(client, run)
+
+
 def test_an_experiment_deleted_in_the_middle_is_one_warning(proxy, run, client):
     wait = reached(proxy, run, client)
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError, TrackingWarning
+from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError, TrackingWarning, sync
 from gymtrain_trackers.mlflow import MLflowTracker
 from gymtrain_trackers.mlflow_keys import KEY_CHARACTERS, Keys
 from gymtrain_trackers.mlflow_store import resolve, ui_command
@@ -125,6 +127,129 @@ def test_the_active_run_of_the_user_is_left_alone(run, client):
     finally:
         mlflow.set_tracking_uri(uri)
         os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def theirs(client):
+    """A run of the user's, active in this thread, in the store that ours go to."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        with mlflow.start_run() as active:
+            yield active.info
+    finally:
+        mlflow.set_tracking_uri(uri)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def recorded(run, **arguments):
+    """Record a run; return its id in MLflow."""
+    with Recorder([MLflowTracker(**arguments)], run, close_timeout=60) as recorder:
+        recorder.log_metrics({"loss": 1.0}, step=1)
+    return recorder.info()["mlflow"]["run_id"]
+
+
+def new(run, **changes):
+    return replace(Run.new(run.root, run.experiment, "another"), **changes)
+
+
+def parent_of(client, run_id):
+    return client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+
+
+def test_a_run_is_a_child_of_the_one_that_is_active_or_that_was_named(run, client, theirs):
+    before = client.get_run(theirs.run_id).data.tags
+
+    child = recorded(run)
+    other = recorded(new(run, default_experiment=True), parent_run_id=child)
+    none = recorded(new(run), parent_run_id="")
+
+    assert (parent_of(client, child), parent_of(client, other)) == (theirs.run_id, child)
+    assert parent_of(client, none) is None
+    assert client.get_run(theirs.run_id).info.status == "RUNNING"
+    assert client.get_run(theirs.run_id).data.tags == before
+    # Nobody chose the experiment of the second: it is where its parent is.
+    assert client.get_run(other).info.experiment_id == client.get_run(child).info.experiment_id
+
+
+def test_a_run_that_is_active_in_another_store_is_no_parent(run, client, theirs, tmp_path):
+    there = Run.new(tmp_path, "digits", "mlp")
+
+    run_id = recorded(there, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+    from mlflow import MlflowClient
+
+    other = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert other.get_run(run_id).data.tags.keys().isdisjoint({"mlflow.parentRunId"})
+
+
+def test_a_parent_that_is_not_there_is_warned_of(run, client):
+    with pytest.warns(
+        TrackingWarning, match=f"parent_run_id={'0' * 32} is no run of this store; the run is below none"
+    ):
+        run_id = recorded(run, parent_run_id="0" * 32)
+
+    assert parent_of(client, run_id) is None
+
+
+def test_the_run_that_the_environment_names_is_gone_on_with(run, client, monkeypatch):
+    given = client.create_run(client.create_experiment(run.experiment + " of a project"), run_name="project").info
+    monkeypatch.setenv("MLFLOW_RUN_ID", given.run_id)
+
+    first = recorded(run)
+    with pytest.warns(TrackingWarning, match=f"MLFLOW_RUN_ID={given.run_id} holds another run already; a new one is"):
+        second = recorded(new(run, default_experiment=True))
+
+    stored = client.get_run(first)
+    assert first == given.run_id != second
+    assert (stored.info.run_name, stored.info.status) == ("project", "FINISHED")
+    assert stored.data.metrics == {"loss": 1.0}
+    assert parent_of(client, second) == first
+    assert client.get_run(second).info.experiment_id == given.experiment_id
+
+
+def test_a_run_of_the_environment_that_is_not_there_or_deleted_is_warned_of(run, client, monkeypatch):
+    deleted = client.create_run("0").info.run_id
+    client.delete_run(deleted)
+
+    for missing in ("0" * 32, deleted):
+        monkeypatch.setenv("MLFLOW_RUN_ID", missing)
+        with pytest.warns(TrackingWarning, match=f"MLFLOW_RUN_ID={missing} is no run of this store; a new one is made"):
+            assert recorded(new(run)) != missing
+
+
+def test_the_experiment_that_the_environment_names_is_for_runs_whose_experiment_nobody_chose(run, client, monkeypatch):
+    wanted = client.create_experiment(run.experiment + " wanted")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", wanted)
+
+    chosen, left, without = (
+        client.get_run(recorded(each, **arguments)).info.experiment_id
+        for each, arguments in (
+            (new(run), {}),
+            (new(run, default_experiment=True), {}),
+            (new(run, default_experiment=True), {"experiment_id": ""}),
+        )
+    )
+
+    assert left == wanted
+    assert chosen == without == client.get_experiment_by_name(run.experiment).experiment_id
+
+
+def test_what_is_delivered_later_is_not_put_among_the_runs_of_whoever_delivers_it(run, client, theirs, monkeypatch):
+    with Recorder([MLflowTracker()], run) as recorder:
+        recorder.wait_started(60)
+    first = recorder.info()["mlflow"]["run_id"]
+    client.delete_tag(first, "gymtrain.run_id")
+    (run.directory / "delivery" / "mlflow.json").unlink()
+    other = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", other)
+
+    again = sync(run.directory).trackers["mlflow"]["run_id"]
+
+    assert again not in (first, other)
+    assert parent_of(client, again) == parent_of(client, first) == theirs.run_id
 
 
 @pytest.mark.parametrize("uri", ["file:./mlruns", "file:///tmp/mlruns", "mlruns", "./mlruns"])
@@ -266,6 +391,26 @@ def test_a_recorder_brings_everything_to_the_store(run, client):
     assert [item.path for item in client.list_artifacts(info["run_id"])] == ["error.txt"]
 
 
+def test_a_run_that_goes_on_is_running_and_no_longer_has_the_tags_of_its_end(run, client):
+    with pytest.raises(ValueError, match="diverged"), Recorder([MLflowTracker()], run) as recorder:
+        recorder.log_tags({"gymtrain.ended": "process died", "team": "a"})
+        raise ValueError("diverged")
+
+    with Recorder([MLflowTracker()], run) as recorder:
+        recorder.log_params({"epochs": 1})
+        assert recorder.wait_started(60)
+        for _ in range(200):
+            going = client.get_run(recorder.info()["mlflow"]["run_id"])
+            if going.info.status == "RUNNING":
+                break
+            time.sleep(0.05)
+    ended = client.get_run(going.info.run_id)
+
+    assert (going.info.status, ended.info.status) == ("RUNNING", "FINISHED")
+    assert ended.data.tags["team"] == "a"
+    assert not {"gymtrain.ended", "gymtrain.error"} & ended.data.tags.keys()
+
+
 def test_a_store_that_cannot_be_opened_does_not_stop_the_caller(tmp_path):
     (tmp_path / "file").touch()
     tracker = MLflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db")
@@ -312,3 +457,30 @@ def test_three_processes_may_create_one_store_together(tmp_path):
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["a", "b", "c"]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_makes_the_store_does_no_harm(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+import mlflow.store.db.utils as tables
+from gymtrain_trackers import Run
+from gymtrain_trackers.mlflow import MLflowTracker
+make = tables._upgrade_db
+def die(engine):
+    make(engine)
+    os.kill(os.getpid(), signal.SIGKILL)
+tables._upgrade_db = die
+MLflowTracker().start(Run.new(Path(sys.argv[1]), "sweep", "dies"))
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False, stderr=subprocess.DEVNULL)
+    (tmp_path / ".mlflow.db.part-journal").write_bytes(b"half")
+
+    tracker, run = MLflowTracker(), Run.new(tmp_path, "sweep", "lives")
+    tracker.start(run)
+    tracker.end("FINISHED")
+
+    assert done.returncode == -signal.SIGKILL
+    assert tracker.info()["experiment_id"] == "1"
+    assert not list(tmp_path.glob(".mlflow.db.part*"))

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gymtrain_trackers import (
     ArgumentError,
+    DatasetInput,
     Recorder,
     RejectedError,
     Run,
@@ -24,6 +26,7 @@ from gymtrain_trackers import (
     TrackingWarning,
     load,
     read_journal,
+    run_in,
     sync,
     unfinished,
 )
@@ -191,6 +194,59 @@ def test_a_run_that_goes_on_in_another_process_is_one_run(tmp_path):
 
     assert steps_in_jsonl(run.directory) == [1, 2]
     assert steps_in_tensorboard(tmp_path) == [1, 2]
+
+
+def test_a_run_that_goes_on_passes_over_what_it_has(tmp_path):
+    pixels = np.zeros((2, 2), np.uint8)
+    run = Run.new(tmp_path, "digits", "mlp")
+    for last in (3, 5):
+        history = HistoryTracker()
+        with Recorder([history, JSONLinesTracker(), TensorBoardTracker()], run) as recorder:
+            recorder.log_inputs([DatasetInput("digits", "abc", "training")])
+            for step in range(1, last + 1):
+                recorder.log_metrics({"loss": 1 / step}, step=step)
+                recorder.log_image(pixels + step, "picture", step)
+            recorder.log_metrics({"best/loss": 1 / last, "time/s": 1.0}, step=3, again=True)
+            recorder.log_metrics({"best/loss": 9.0}, step=3)
+        assert recorder.starts == (0 if last == 3 else 1)
+
+    assert recorder.last_step("loss") == 3
+    assert history.metrics["loss"] == [(step, 1 / step) for step in range(1, 6)]
+    assert history.metrics["best/loss"] == [(3, 1 / 3), (3, 9.0), (3, 1 / 5)]
+    assert sorted(step for _, step in history.images) == [1, 2, 3, 4, 5]
+    assert len(history.inputs) == 1
+    assert steps_in_tensorboard(tmp_path) == [1, 2, 3, 4, 5]
+    assert len(list((run.directory / "figures").iterdir())) == 5
+    assert run_in(run.directory) == run
+
+
+def test_a_tracker_that_came_later_is_known_to_sync(tmp_path):
+    run = Run.new(tmp_path, "digits", "mlp")
+    with Recorder([TensorBoardTracker()], run) as recorder:
+        recorder.log_tags({"long": "x" * (1 << 20)})
+    with Recorder([JSONLinesTracker()], run) as recorder:
+        recorder.log_metrics({"loss": 1.0}, step=1)
+    (run.directory / "metrics.jsonl").unlink()
+    (run.directory / "delivery" / "jsonl.json").unlink()
+
+    assert unfinished(tmp_path) == [run.directory]
+    assert sync(run.directory).undelivered == {"jsonl": 0, "tensorboard": 0}
+    assert steps_in_jsonl(run.directory) == steps_in_tensorboard(tmp_path) == [1]
+
+
+def test_a_copied_or_missing_run_is_not_the_run_to_go_on_with(tmp_path):
+    with Recorder([], Run.new(tmp_path / "runs", "digits", "mlp")) as recorder:
+        pass
+    directory = recorder.run.directory
+    copied = shutil.copytree(directory, directory.with_name("copy"))
+
+    with pytest.raises(TrackerError, match=r"copy' is a copy of the run in '.*mlp-"):
+        run_in(copied)
+    with pytest.raises(TrackerError, match="is not the directory of a run"):
+        run_in(tmp_path)
+    moved = (tmp_path / "runs").rename(tmp_path / "moved")
+    shutil.rmtree(moved / "digits" / "copy")
+    assert run_in(moved / "digits" / directory.name).root == moved
 
 
 def test_a_record_that_a_kill_cut_short_is_written_again(tmp_path):

@@ -25,6 +25,7 @@ from .errors import (
 )
 from .journal import read_journal
 from .record import Record, read_record
+from .recorded import run_in
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
 from .run import DatasetInput, Metric, ModelFile, Run, Status
@@ -52,6 +53,7 @@ __all__ = [
     "read_journal",
     "read_record",
     "register",
+    "run_in",
     "sync",
     "tracker_class",
     "tracker_names",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .addresses import without_password
 from .entries import arguments, merged, started_run
 from .errors import RejectedError, TemporaryError, TrackerError
 from .files import replace
@@ -190,7 +191,7 @@ class Delivery:
             self._deliver()
         except Exception as error:
             logger.debug("tracker %s failed", self.name, exc_info=error)
-            self.error = f"{self._verb} raised {type(error).__name__}: {error}"
+            self.error = without_password(f"{self._verb} raised {type(error).__name__}: {error}")
             self._report(Failure(f"tracker {self.name!r}: {self.error}; the run goes on without it", error))
             self.prepared.set()
             self.started.set()
@@ -283,7 +284,7 @@ class Delivery:
             self._cursor.write()
 
     def _reject(self, what: str, error: Exception) -> None:
-        self._report(Failure(f"tracker {self.name!r}: {what}", error))
+        self._report(Failure(without_password(f"tracker {self.name!r}: {what}"), error))
 
     def _wait_after(self, error: Exception) -> None:
         """Pause before the next attempt; the second failure in a row is reported, for one may be a hiccup."""
@@ -292,7 +293,7 @@ class Delivery:
         logger.debug("tracker %s failed, attempt %d", self.name, count, exc_info=error)
         if count >= 2:
             is_news = self.error is None
-            self.error = f"{self._verb} raised {type(error).__name__}: {error}"
+            self.error = without_password(f"{self._verb} raised {type(error).__name__}: {error}")
             if is_news:
                 self._report(Failure(f"tracker {self.name!r}: {self.error}; it is tried again", error))
             self.started.set()

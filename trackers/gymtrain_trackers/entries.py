@@ -28,6 +28,8 @@ def start_entry(run: Run, trackers: Sequence[dict[str, JSON]]) -> Entry:
         "root": str(run.root),
     }
     entry |= {"directory": str(run.directory), "started": run.started, "version": VERSION}
+    if run.default_experiment:
+        entry["default_experiment"] = True
     return entry | {"pid": os.getpid(), "host": socket.gethostname(), "trackers": list(trackers)}
 
 
@@ -50,7 +52,8 @@ def started_run(entry: Entry, directory: Path) -> Run:
         PosixPath('/mnt/copy')
     """
     root, own = Path(entry["root"]), Path(entry["directory"])
-    run = Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"])
+    is_default = entry.get("default_experiment", False)
+    run = Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"], is_default)
     if own == directory:
         return run
     levels = len(own.relative_to(root).parts) if own.is_relative_to(root) else 1

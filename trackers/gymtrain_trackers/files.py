@@ -10,9 +10,12 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import RunBusyError
+
+DELIVERY_PATIENCE = 10.0
+SECOND_LOOK = 0.05
 
 
 class AppendFile:
@@ -114,8 +117,10 @@ class RunLock:
         self._path = directory / "journal.lock"
         self._descriptor = -1
 
-    def acquire(self) -> None:
-        """Take the lock and write down by whom.
+    def acquire(self, task: Literal["record", "deliver"] = "record") -> None:
+        """Take the lock and write down by whom, and for what.
+
+        Who records waits a while for one that only delivers: another run under the same root may be at it.
 
         Raises:
             RunBusyError: another process has it, or another part of this one.
@@ -123,19 +128,32 @@ class RunLock:
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = _owner(os.pread(descriptor, 1000, 0))
+            self._wait(descriptor, DELIVERY_PATIENCE if task == "record" else 0.0)
+        except RunBusyError:
             os.close(descriptor)
-            raise RunBusyError(
-                f"the run {str(self._path.parent)!r} is still going: {owner} is at work on it"
-            ) from error
+            raise
         self._descriptor = descriptor
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         # Only for people who read who has it: a full disk is no reason not to have it.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+            os.pwrite(descriptor, json.dumps({**mine, "task": task}).encode(), 0)
+
+    def _wait(self, descriptor: int, patience: float) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                owner, task = _owner(os.pread(descriptor, 1000, 0))
+                waited = time.monotonic() - began
+                # Whoever has just taken it has not yet written what for: that needs a second look.
+                if waited > (patience if task == "deliver" else min(patience, SECOND_LOOK)):
+                    raise RunBusyError(
+                        f"the run {str(self._path.parent)!r} is still going: {owner} is at work on it"
+                    ) from error
+            time.sleep(SECOND_LOOK)
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
@@ -158,9 +176,9 @@ class RunLock:
         return False
 
 
-def _owner(content: bytes) -> str:
+def _owner(content: bytes) -> tuple[str, str]:
     try:
         owner: dict[str, Any] = json.loads(content)
-        return f"process {owner['pid']} on {owner['host']}, since {owner['since']},"
+        return f"process {owner['pid']} on {owner['host']}, since {owner['since']},", owner.get("task", "record")
     except (ValueError, KeyError, TypeError):
-        return "another process"
+        return "another process", "record"

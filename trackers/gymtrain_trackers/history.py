@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .run import DatasetInput, Metric, ModelFile, Run, Status
+from .run import ENDING_TAGS, DatasetInput, Metric, ModelFile, Run, Status
 from .tracker import Tracker
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class HistoryTracker(Tracker):
 
     def start(self, run: Run) -> None:
         self.run = run
+
+    def reopen(self) -> None:
+        self.status = None
+        self.tags = {key: value for key, value in self.tags.items() if key not in ENDING_TAGS}
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.params.update(params)

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .addresses import without_password
 from .errors import RejectedError, TrackerError
 from .images import encode_png
 from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
 from .mlflow_http import watch_uploads
 from .mlflow_keys import PARAM_CHARACTERS, TAG_CHARACTERS, Keys, allowed_key, shortened
 from .mlflow_models import store_model
+from .mlflow_place import PARENT_TAG, RUN_TAG, Place, Surroundings
 from .mlflow_store import (
     Store,
     checked_uri,
@@ -26,9 +28,8 @@ from .mlflow_store import (
     resolve,
     ui_command,
     with_password,
-    without_password,
 )
-from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status
+from .run import ENDING_TAGS, JSON, DatasetInput, Metric, ModelFile, Run, Status
 from .strict_json import as_text, plain
 from .tracker import Tracker
 
@@ -63,6 +64,12 @@ class MLflowTracker(Tracker):
             database, or what the server chooses.
         log_model: Whether the trained model is stored as a logged model of the flavour pyfunc, which
             `mlflow models serve` runs.
+        parent_run_id: A run of the store below which the run is shown. None means the run that is active in the thread
+            that makes the tracker, if it is in the same store; it is neither written to nor ended. "" means none.
+        run_id: A run of the store to go on with instead of making one, unless another run is in it already. None means
+            the environment variable `MLFLOW_RUN_ID`, "" none.
+        experiment_id: An experiment of the store for the run, whatever its name. None means the environment variable
+            `MLFLOW_EXPERIMENT_ID` where nobody has named an experiment, "" none.
 
     Raises:
         ArgumentError: the URI names a directory, which MLflow refuses.
@@ -77,7 +84,13 @@ class MLflowTracker(Tracker):
     requires = ("mlflow>=3.1", "filelock>=3.13")
 
     def __init__(
-        self, tracking_uri: str | None = None, artifact_location: str | None = None, log_model: bool = False
+        self,
+        tracking_uri: str | None = None,
+        artifact_location: str | None = None,
+        log_model: bool = False,
+        parent_run_id: str | None = None,
+        run_id: str | None = None,
+        experiment_id: str | None = None,
     ) -> None:
         self._given_uri = checked_uri(with_password(tracking_uri), "mlflow tracking_uri") or checked_uri(
             os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI"
@@ -86,6 +99,7 @@ class MLflowTracker(Tracker):
             artifact_location = str(Path(artifact_location).absolute())
         self._given_location = artifact_location
         self.takes_models = log_model
+        self._surroundings = Surroundings.here(run_id, parent_run_id, experiment_id)
         self._metric_keys, self._param_keys, self._tag_keys = Keys(), Keys(), Keys()
         self._params: dict[str, str] = {}
         self._drift: dict[str, list[str]] = {}
@@ -101,8 +115,13 @@ class MLflowTracker(Tracker):
 
     def start(self, run: Run) -> None:
         store = resolve(self._given_uri, self._given_location, run.root)
-        self._client, experiment_id = open_store(store, run.experiment)
-        self._attach(store, self._found(experiment_id, run) or self._created(experiment_id, run))
+        self._client = open_store(store)
+        place = self._surroundings.place(self._client, run, store)
+        if place.existing is not None:
+            self._client.set_tag(place.existing.info.run_id, RUN_TAG, run.id)
+            self._client.update_run(place.existing.info.run_id, status="RUNNING")
+        found = place.existing or self._found(place.experiment_id, run) or self._created(place, run)
+        self._attach(store, found)
 
     def resume(self, run: Run, state: Any) -> bool:
         from mlflow.exceptions import MlflowException
@@ -110,7 +129,7 @@ class MLflowTracker(Tracker):
         if not isinstance(state, dict):
             return False
         store = resolve(self._given_uri, self._given_location, run.root)
-        self._client, _ = open_store(store, run.experiment)
+        self._client = open_store(store)
         try:
             found = self._client.get_run(state["run_id"])
         except MlflowException as error:
@@ -126,6 +145,8 @@ class MLflowTracker(Tracker):
 
     def reopen(self) -> None:
         self._client.update_run(self._run_id, status="RUNNING")
+        for key in self._client.get_run(self._run_id).data.tags.keys() & set(ENDING_TAGS):
+            self._client.delete_tag(self._run_id, key)
 
     def state(self) -> JSON:
         keys = [plain(each.names) for each in (self._metric_keys, self._param_keys, self._tag_keys)]
@@ -134,11 +155,12 @@ class MLflowTracker(Tracker):
 
     def arguments(self, run: Run) -> dict[str, JSON]:
         store = resolve(self._given_uri, self._given_location, run.root)
-        return {
+        where: dict[str, JSON] = {
             "tracking_uri": without_password(store.tracking_uri),
             "artifact_location": self._given_location,
             "log_model": self.takes_models,
         }
+        return where | self._surroundings.arguments(run, store)
 
     def is_temporary(self, error: Exception) -> bool:
         return may_pass(status_of(error)) or super().is_temporary(error)
@@ -225,14 +247,14 @@ class MLflowTracker(Tracker):
         return dict(self._info)
 
     def _found(self, experiment_id: str, run: Run) -> Any | None:
-        runs = self._client.search_runs([experiment_id], f"tags.`gymtrain.run_id` = '{run.id}'", max_results=1)
+        runs = self._client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run.id}'", max_results=1)
         return runs[0] if runs else None
 
-    def _created(self, experiment_id: str, run: Run) -> Any:
+    def _created(self, place: Place, run: Run) -> Any:
         from mlflow.tracking.context.registry import resolve_tags
 
-        tags = resolve_tags({"gymtrain.run_id": run.id})
-        return self._client.create_run(experiment_id, int(run.started * 1000), tags, run.name)
+        own = {RUN_TAG: run.id} | ({} if place.parent_run_id is None else {PARENT_TAG: place.parent_run_id})
+        return self._client.create_run(place.experiment_id, int(run.started * 1000), resolve_tags(own), run.name)
 
     def _gets_on(self) -> None:
         self.got_on_at = time.monotonic()

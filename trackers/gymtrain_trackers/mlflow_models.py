@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .addresses import without_password
 from .errors import TrackerError
-from .mlflow_store import existing_store, import_mlflow, resolve, without_password
+from .mlflow_store import existing_store, import_mlflow, resolve
 from .run import ModelFile
 from .strict_json import dumps
 

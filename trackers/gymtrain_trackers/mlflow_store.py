@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from .addresses import without_password
 from .errors import ArgumentError, TrackerError
 
 if TYPE_CHECKING:
@@ -97,12 +98,8 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return not (record.threadName or "").startswith("trackers-")
 
 
-def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
-    """Return a client and the id of the experiment, creating whatever is not there yet.
-
-    Raises:
-        TrackerError: the experiment was deleted.
-    """
+def open_store(store: Store) -> MlflowClient:
+    """Return a client of a store, which is made if it is not there yet."""
     import_mlflow()
     if store.artifact_location is not None and store.artifact_location.startswith("file:"):
         from mlflow.utils.file_utils import local_file_uri_to_path
@@ -110,11 +107,10 @@ def open_store(store: Store, experiment: str) -> tuple[MlflowClient, str]:
         Path(local_file_uri_to_path(store.artifact_location)).mkdir(parents=True, exist_ok=True)
     database = sqlite_path(store.tracking_uri)
     if database is None:
-        client = _client(store.tracking_uri)
-        return client, _experiment_id(client, experiment, store)
+        return _client(store.tracking_uri)
     with _alone(database):
-        client = _first_contact(store.tracking_uri)
-        return client, _experiment_id(client, experiment, store)
+        _create(database, store.artifact_location)
+        return _first_contact(store.tracking_uri)
 
 
 def existing_store(uri: str) -> MlflowClient:
@@ -143,6 +139,20 @@ def _alone(database: Path) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
         yield
+
+
+def _create(database: Path, artifact_location: str | None) -> None:
+    """Make a new database, whole or not at all: one whose tables were half made by a process that died never opens."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if database.exists() and database.stat().st_size:
+        return
+    part = database.with_name(f".{database.name}.part")
+    for path in (part, Path(f"{part}-journal"), Path(f"{part}-wal")):
+        path.unlink(missing_ok=True)
+    made = SqlAlchemyStore(f"sqlite:///{part}", artifact_location or str(database.parent / "mlartifacts"))
+    made._dispose_engine()
+    part.replace(database)
 
 
 def _first_contact(uri: str) -> MlflowClient:
@@ -174,7 +184,12 @@ def _client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
-def _experiment_id(client: MlflowClient, name: str, store: Store) -> str:
+def find_experiment(client: MlflowClient, name: str, store: Store) -> str:
+    """Return the id of an experiment, which is made if it is not there yet.
+
+    Raises:
+        TrackerError: it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
@@ -216,17 +231,3 @@ def with_password(uri: str | None) -> str | None:
     if parts.scheme in ("http", "https"):  # MLflow takes it from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     raise ArgumentError(f"mlflow tracking_uri: {uri!r} lacks its password; set MLFLOW_TRACKING_URI to the whole of it")
-
-
-def without_password(uri: str) -> str:
-    """Return the URI with `***` for its password, so that it may be shown and stored.
-
-    Example:
-        >>> without_password("postgresql://me:secret@db:5432/mlflow")
-        'postgresql://me:***@db:5432/mlflow'
-    """
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))

@@ -16,12 +16,14 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from .addresses import without_password
 from .delivery import Failure
 from .entries import inputs_entry, model_entry, start_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
 from .group import Group, named
 from .images import encode_png, figure_png
 from .journal import Entry
+from .recorded import Recorded
 from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status, path_part
 from .strict_json import number, plain
 from .syncing import RunFiles, recipes, repair_dead
@@ -50,6 +52,10 @@ class Recorder:
     How the block is left decides the status: FINISHED; FAILED on an exception (the asset `error.txt` has its traceback,
     the tag `gymtrain.error` its message); KILLED on KeyboardInterrupt, SystemExit and the like. Runs under the same
     root whose processes died without a word are looked for, ended as KILLED and delivered.
+
+    A run that is there already (`run_in` finds it) is gone on with: it is shown as running again, and points, images
+    and inputs that its journal holds are passed over, so that a program that does again what it had done since it last
+    saved its state stores nothing twice.
 
     In a child made by `fork`, a recorder of its parent does nothing but warn once, for the run belongs to the parent.
 
@@ -94,6 +100,7 @@ class Recorder:
         self._group: Group | None = None
         self._repair = threading.Thread(target=self._repair_others, name=f"repair-{run.id[:8]}", daemon=True)
         self._lock = threading.Lock()
+        self._recorded: Recorded | None = None
         self._new_points = 0
         self._is_open = False
         self._process = os.getpid()
@@ -102,6 +109,8 @@ class Recorder:
         """Start the journal and the threads; return at once, while the trackers are being started."""
         self.run.directory.mkdir(parents=True, exist_ok=True)
         self._files = RunFiles(self.run.directory, self._journal_failed)
+        recorded = Recorded(self._files.journal)
+        self._recorded = recorded if recorded.starts else None
         self._group = Group(self._trackers, self._files.journal, self.run.directory, self._files.close, self._failures)
         self._is_open = True
         self._append(start_entry(self.run, recipes(self._trackers, self.run)))
@@ -128,21 +137,37 @@ class Recorder:
         """Log what describes the run; a later value replaces an earlier one."""
         self._record({"verb": "log_tags", "tags": plain(tags)})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    @property
+    def starts(self) -> int:
+        """How many processes have recorded the run before; 0 for a new one."""
+        return 0 if self._recorded is None else self._recorded.starts
+
+    def last_step(self, key: str) -> int | None:
+        """Return the last step of a metric that an earlier process has recorded; None if there is none."""
+        return None if self._recorded is None else self._recorded.last_steps.get(key)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int, *, again: bool = False) -> None:
         """Log one point per key, measured now.
+
+        Args:
+            metrics: The value by key.
+            step: Of all of them.
+            again: Log also what an earlier process has logged for that step, because it has changed.
 
         Raises:
             ArgumentError: a value is not a number, or the step not an integer.
         """
         now = time.time()
-        self.log_metric_points([Metric(key, value, step, now) for key, value in metrics.items()])
+        self.log_metric_points([Metric(key, value, step, now) for key, value in metrics.items()], again=again)
 
-    def log_metric_points(self, points: Sequence[Metric]) -> None:
+    def log_metric_points(self, points: Sequence[Metric], *, again: bool = False) -> None:
         """Log points that were measured earlier; `timestamp` is unix time in seconds.
 
         Raises:
             ArgumentError: a value is not a number, or a step not an integer.
         """
+        if self._recorded is not None and not again:
+            points = self._recorded.new(points)
         if points:
             self._record({"verb": "log_metrics", "metrics": _json_points(points)})
 
@@ -179,7 +204,11 @@ class Recorder:
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         """Log which data the run uses."""
-        self._record(inputs_entry(list(inputs)))
+        entry = inputs_entry(list(inputs))
+        if self._recorded is not None:
+            entry["inputs"] = self._recorded.new_inputs(entry["inputs"])
+        if entry["inputs"]:
+            self._record(entry)
 
     def log_model(self, model: ModelFile) -> None:
         """Log a trained model, whose file must stay as it is until `close`, for the trackers that store models.
@@ -278,6 +307,9 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         path, count = folder / f"{last}_{step:06d}.png", 1
         while path.exists():
+            is_recorded = self._recorded is not None and self._reference(path) in self._recorded.images
+            if is_recorded and path.read_bytes() == png:
+                return
             count += 1
             path = folder / f"{last}_{step:06d}_{count}.png"
         path.write_bytes(png)
@@ -289,10 +321,13 @@ class Recorder:
         return path.relative_to(self.run.directory).as_posix() if inside else str(path)
 
     def _log_error(self, error: Exception) -> None:
-        self._append({"verb": "log_tags", "tags": {"gymtrain.error": f"{type(error).__name__}: {error}"[:500]}})
+        self._append(
+            {"verb": "log_tags", "tags": {"gymtrain.error": without_password(f"{type(error).__name__}: {error}")[:500]}}
+        )
         path = self.run.directory / "error.txt"
         try:
-            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+            text = without_password("".join(traceback.format_exception(error)))
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as failure:  # the error of the run matters more than where its traceback is kept
             self._failures.append(Failure(f"{path}: {failure}", failure))
         else:

@@ -64,8 +64,8 @@ def tracker_class(name: str) -> type[Tracker]:
         ArgumentError: there is no such tracker.
 
     Example:
-        >>> list(inspect.signature(tracker_class("mlflow")).parameters)
-        ['tracking_uri', 'artifact_location', 'log_model']
+        >>> list(inspect.signature(tracker_class("tensorboard")).parameters)
+        ['directory']
     """
     found = _known.get(name) or _installed().get(name)
     if found is None:

@@ -15,6 +15,9 @@ from .errors import ArgumentError
 JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
 
+# What a run is tagged with that did not end well; no longer true once it goes on.
+ENDING_TAGS = ("gymtrain.ended", "gymtrain.error")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -27,6 +30,7 @@ class Run:
         root: Absolute directory of all runs.
         directory: Absolute directory of this run alone.
         started: Unix time in seconds.
+        default_experiment: Whether nobody chose the experiment, so that a tracker may prefer what surrounds it.
 
     Raises:
         ArgumentError: a path is relative (it would mean another place after a `chdir`), or a name is empty.
@@ -43,6 +47,7 @@ class Run:
     root: Path
     directory: Path
     started: float
+    default_experiment: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{32}", self.id):

@@ -9,13 +9,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .delivery import Cursor, Failure, first_run
 from .errors import TrackerError
 from .files import RunLock
 from .group import Group
-from .journal import Journal, entries
+from .journal import Journal, entries, start_entries
 from .registry import load, name_of, tracker_names
 from .run import JSON, Run
 from .strict_json import plain
@@ -36,15 +36,21 @@ class RunFiles:
     Args:
         directory: The run's.
         report: Told what could not be written.
+        task: What they are wanted for.
 
     Raises:
         RunBusyError: another process has them.
         OSError: they cannot be written.
     """
 
-    def __init__(self, directory: Path, report: Callable[[str, OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        report: Callable[[str, OSError], None] | None = None,
+        task: Literal["record", "deliver"] = "record",
+    ) -> None:
         self._lock = RunLock(directory)
-        self._lock.acquire()
+        self._lock.acquire(task)
         try:
             self.journal = Journal(directory / "journal.jsonl", report)
         except OSError:
@@ -107,7 +113,7 @@ def sync(directory: str | Path, trackers: Mapping[str, Tracker] | None = None, p
     place = Path(directory).absolute()
     if not (place / "journal.jsonl").is_file():
         raise TrackerError(f"{str(place)!r} is not the directory of a run: it has no journal.jsonl")
-    files = RunFiles(place)
+    files = RunFiles(place, task="deliver")
     try:
         _end_if_dead(files.journal)
         run = first_run(files.journal, place)
@@ -178,13 +184,12 @@ def _is_behind(directory: Path) -> bool:
 
 
 def _recipes_in(directory: Path) -> dict[str, dict[str, Any]]:
-    with (directory / "journal.jsonl").open("rb") as file:
-        return _recipes_of(file.readline())
-
-
-def _recipes_of(data: bytes) -> dict[str, dict[str, Any]]:
-    starts = [entry for entry, _ in entries(data, 0) if entry is not None and entry["verb"] == "start"]
-    return {recipe["name"]: recipe for start in starts for recipe in start.get("trackers", ())}
+    """Return by name how the trackers are made again, and under which root; the last process that had one knows."""
+    return {
+        recipe["name"]: {**recipe, "root": start["root"]}
+        for start in start_entries(directory / "journal.jsonl")
+        for recipe in start.get("trackers", ())
+    }
 
 
 def _end_if_dead(journal: Journal) -> None:
@@ -197,12 +202,10 @@ def _end_if_dead(journal: Journal) -> None:
 
 def _made_again(journal: Journal, run: Run, given: Mapping[str, Tracker]) -> tuple[dict[str, Tracker], dict[str, str]]:
     """Return the trackers of a run by name, and of those that cannot be made again why."""
-    data = journal.read(0)
-    before = next(entry["root"] for entry, _ in entries(data, 0) if entry is not None and entry["verb"] == "start")
     made = dict(given)
     unknown: dict[str, str] = {}
-    for name, recipe in _recipes_of(data).items():
-        kind, arguments_ = recipe["type"], recipe["arguments"]
+    for name, recipe in _recipes_in(journal.path.parent).items():
+        kind, arguments_, before = recipe["type"], recipe["arguments"], recipe["root"]
         if name in given:
             continue
         # A journal must not choose what is imported: it may have come from anywhere.

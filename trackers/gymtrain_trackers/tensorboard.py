@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ArgumentError
 from .event_file import EventFile
 from .images import encode_png
-from .run import JSON, Metric, Run, Status, path_part
+from .run import ENDING_TAGS, JSON, Metric, Run, Status, path_part
 from .strict_json import as_text
 from .tracker import Tracker
 
@@ -76,6 +76,11 @@ class TensorBoardTracker(Tracker):
         self._started = run.started
         with self._batch():
             self._add(run.started, file_version="brain.Event:2")
+
+    def reopen(self) -> None:
+        for key in ENDING_TAGS:
+            self._tables["tags"].pop(key, None)
+        self._changed.add("tags")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._params.update(params)

@@ -104,7 +104,10 @@ class Tracker:
         return False
 
     def reopen(self) -> None:
-        """Show the run as going on again, after its end or the death of its process."""
+        """Show the run as going on again, after its end or the death of its process.
+
+        Where tags can be removed, those of `gymtrain_trackers.run.ENDING_TAGS` are.
+        """
 
     def state(self) -> JSON:
         """Return what `resume` needs to go on behind the last call; it is kept on disk beside the journal."""

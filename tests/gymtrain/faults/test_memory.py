@@ -50,13 +50,14 @@ except Exception as error:
 finally:
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 run = Path(failed.result["run"]["run_dir"])
+written = json.loads((run / "result.json").read_text())["status"]
 resumed, whole = trainer(checkpoint={}), trainer()
 resumed.train(resume=run)
 whole.train()
 print(json.dumps({
     "told": told,
     "status": failed.result["status"],
-    "written": json.loads((run / "result.json").read_text())["status"],
+    "written": written,
     "checkpoints": len(list((run / "checkpoints").glob("*.zip"))),
     "resumed": [resumed.result["metrics"], digest(resumed)],
     "whole": [whole.result["metrics"], digest(whole)],

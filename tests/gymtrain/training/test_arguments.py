@@ -212,10 +212,11 @@ def test_a_checkpoint_predicts_with_the_average_and_goes_on_with_the_weights(tin
     half.train()
 
     checkpoint = max(Path(half.result["run"]["checkpoint_dir"]).iterdir())
+    loaded = Trainer.load(checkpoint)
     resumed = tiny(model="mlp", training={**training, "checkpoint": {}})
     resumed.train(resume=checkpoint)
 
-    assert Trainer.load(checkpoint).predict_proba(flowers[0]).tobytes() == half.predict_proba(flowers[0]).tobytes()
+    assert loaded.predict_proba(flowers[0]).tobytes() == half.predict_proba(flowers[0]).tobytes()
     assert same_bits(whole, resumed)
 
 

@@ -1,0 +1,129 @@
+"""Where a run is put in MLflow: in a run that is there, or in an experiment and perhaps below another run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import ArgumentError, TrackingWarning
+from .mlflow_errors import NOT_FOUND, status_of
+from .mlflow_store import Store, checked_uri, find_experiment
+from .run import JSON, Run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_TAG = "gymtrain.run_id"
+PARENT_TAG = "mlflow.parentRunId"
+
+
+class Place(NamedTuple):
+    """Where a run is put: `existing` is a run of MLflow to go on with; without it, one is made in the experiment."""
+
+    existing: Any
+    experiment_id: str
+    parent_run_id: str | None
+
+
+class Surroundings(NamedTuple):
+    """What a run of MLflow is among, by the arguments of its tracker, the environment and the run that is active.
+
+    Args:
+        run_id: A run to go on with.
+        parent_run_id: A run to be below.
+        experiment_id: An experiment to be in.
+        wishes: Of these, those that only the environment asks for.
+        active: The run that is active in this thread, and the store that it is in.
+    """
+
+    run_id: str
+    parent_run_id: str
+    experiment_id: str
+    wishes: frozenset[str]
+    active: tuple[str, str] | None
+
+    @classmethod
+    def here(cls, run_id: str | None, parent_run_id: str | None, experiment_id: str | None) -> Self:
+        """Return those of the calling thread; an argument of None leaves it to them, "" means that there is none."""
+        given = {"run_id": run_id, "experiment_id": experiment_id}
+        wishes = frozenset(name for name, value in given.items() if value is None)
+        run, experiment = (
+            os.environ.get(f"MLFLOW_{name.upper()}", "") if name in wishes else given[name] for name in given
+        )
+        active = _active() if parent_run_id is None else None
+        return cls(run or "", parent_run_id or "", experiment or "", wishes, active)
+
+    def arguments(self, run: Run, store: Store) -> dict[str, JSON]:
+        """Return the arguments with which a tracker in another process is among the same."""
+        active = self._active_in(store)
+        experiment_id = self.experiment_id if "experiment_id" not in self.wishes or run.default_experiment else ""
+        run_id = "" if self.run_id == active else self.run_id
+        return {"run_id": run_id, "parent_run_id": self.parent_run_id or active, "experiment_id": experiment_id}
+
+    def place(self, client: MlflowClient, run: Run, store: Store) -> Place:
+        """Return where a run belongs; `TrackingWarning` says what cannot be as it was asked for."""
+        active = self._active_in(store)
+        parent_id = self.parent_run_id or active
+        if self.run_id and self.run_id != active:
+            found = _found(client, self.run_id)
+            if found is None:
+                self._refuse("run_id", self.run_id, "is no run of this store; a new one is made")
+            elif found.data.tags.get(RUN_TAG, run.id) == run.id:
+                return Place(found, found.info.experiment_id, None)
+            else:
+                self._refuse("run_id", self.run_id, "holds another run already; a new one is made below it")
+                parent_id = parent_id or self.run_id
+        parent = _found(client, parent_id) if parent_id else None
+        if parent_id and parent is None:
+            self._refuse("parent_run_id", parent_id, "is no run of this store; the run is below none")
+        return Place(None, self._experiment_id(client, run, store, parent), parent_id if parent is not None else None)
+
+    def _experiment_id(self, client: MlflowClient, run: Run, store: Store, parent: Any) -> str:
+        if "experiment_id" not in self.wishes and self.experiment_id:
+            return self.experiment_id
+        if run.default_experiment:
+            # Pages of MLflow show a run below another only where both are in one experiment.
+            if parent is not None:
+                return str(parent.info.experiment_id)
+            if self.experiment_id:
+                return self.experiment_id
+        return find_experiment(client, run.experiment, store)
+
+    def _active_in(self, store: Store) -> str:
+        return self.active[0] if self.active is not None and _bare(self.active[1]) == _bare(store.tracking_uri) else ""
+
+    def _refuse(self, name: str, value: str, why: str) -> None:
+        origin = f"MLFLOW_{name.upper()}" if name in self.wishes else name
+        warnings.warn(f"tracker 'mlflow': {origin}={value} {why}", TrackingWarning, stacklevel=2)
+
+
+def _active() -> tuple[str, str] | None:
+    # Where nobody has imported MLflow, no run is active; half imported, it has no such function yet.
+    mlflow = sys.modules.get("mlflow")
+    run = getattr(mlflow, "active_run", lambda: None)()
+    if mlflow is None or run is None:
+        return None
+    try:
+        return run.info.run_id, checked_uri(mlflow.get_tracking_uri(), "MLFLOW_TRACKING_URI") or ""
+    except ArgumentError:  # a kind of store in which no run of ours is
+        return None
+
+
+def _bare(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _found(client: MlflowClient, run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if status_of(error) == NOT_FOUND:
+            return None
+        raise
+    return found if found.info.lifecycle_stage == "active" else None
