@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test quick lint benchmarks clean
+.PHONY: help demo ui test quick lint benchmarks screenshots clean
 
 help:
 	@echo "make demo        install, train two models on the handwritten digits, compare them"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick       the suite without the slow tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmarks  the benchmarks, against the hand-written loop"
+	@echo "make screenshots the pictures of the docs, with Chromium"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +48,9 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/tracking.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
+
+screenshots: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

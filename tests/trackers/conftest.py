@@ -2,18 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from servers import MLflowServer, free_port
 
 
 @pytest.fixture(scope="session")
@@ -29,39 +25,6 @@ def _no_tracking_uri(monkeypatch):
     for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-class MLflowServer:
-    """A server in processes of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{directory}/server.db", "--workers", "1"]
-        command += ["--artifacts-destination", str(directory / "artifacts")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (directory / "server.log").open("wb") as log:
-            self._child = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=directory, env=environment, start_new_session=True
-            )
-        for _ in range(1200):
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError((directory / "server.log").read_text())
-
-    def stop(self) -> None:
-        os.killpg(self._child.pid, 15)
-        self._child.wait(60)
 
 
 class Proxy:

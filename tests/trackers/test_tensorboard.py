@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import json
 import math
-import re
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
+from servers import TensorBoardServer
 
 from gymtrain_trackers import ArgumentError, Recorder, Run
 from gymtrain_trackers.tensorboard import TensorBoardTracker
@@ -123,40 +118,16 @@ def test_a_file_is_no_directory(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """The address of TensorBoard on the runs below `tmp_path`, which must exist by then."""
+    """Starts TensorBoard on the runs below `tmp_path`, which must exist by then."""
     started = []
 
     def start():
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path / "tensorboard"), "--port", "0"]
-        options = ["--host", "127.0.0.1", "--load_fast", "false", "--reload_interval", "1"]
-        child = subprocess.Popen(command + options, stderr=subprocess.PIPE, text=True)
-        started.append(child)
-        for line in child.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                return found[0]
-        raise AssertionError("TensorBoard did not start")
+        started.append(TensorBoardServer(tmp_path / "tensorboard", tmp_path))
+        return started[-1]
 
     yield start
-    for child in started:
-        child.terminate()
-        child.communicate(timeout=60)
-
-
-def ask(url, body=None):
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=60
-    ) as reply:
-        return json.load(reply)
-
-
-def runs_of(server):
-    for _ in range(300):  # the server reads the files after it has opened its port
-        runs = ask(f"{server}/data/plugin/scalars/tags")
-        if len(runs) == 2:
-            return runs
-        time.sleep(0.2)
-    raise AssertionError(f"TensorBoard shows {runs}")
+    for each in started:
+        each.stop()
 
 
 @pytest.mark.slow
@@ -166,10 +137,10 @@ def test_the_real_server_shows_scalars_and_compares_the_hparams_of_all_runs(tmp_
             recorder.log_params(params)
             recorder.log_metrics({"train/loss": params["lr"]}, step=1)
 
-    address = server()
-    first, second = sorted(runs_of(address))
-    points = ask(f"{address}/data/plugin/scalars/scalars?run={first}&tag=train%2Floss")
-    experiment = ask(f"{address}/data/plugin/hparams/experiment", {"experimentName": ""})
+    tensorboard = server()
+    first, second = sorted(tensorboard.runs(2))
+    points = tensorboard.ask(f"/data/plugin/scalars/scalars?run={first}&tag=train%2Floss")
+    experiment = tensorboard.ask("/data/plugin/hparams/experiment", {"experimentName": ""})
 
     assert (first[:13], second[:14]) == ("digits/first-", "digits/second-")
     assert [(step, value) for _, step, value in points] == [(1, pytest.approx(0.1))]
