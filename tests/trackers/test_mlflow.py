@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError, TrackingWarning, sync
-from gymtrain_trackers.mlflow import MLflowTracker
+from gymtrain_trackers.mlflow import MLflowTracker, _schema
 from gymtrain_trackers.mlflow_keys import KEY_CHARACTERS, Keys
 from gymtrain_trackers.mlflow_store import resolve, ui_command
 
@@ -428,7 +429,7 @@ STARTS_TOGETHER = """
 import sys, time
 from pathlib import Path
 from gymtrain_trackers import Run
-from gymtrain_trackers.mlflow import MLflowTracker
+from gymtrain_trackers.mlflow import MLflowTracker, _schema
 import mlflow
 root, name = Path(sys.argv[1]), sys.argv[2]
 (root / f"{name}.ready").touch()
@@ -466,7 +467,7 @@ import os, signal, sys
 from pathlib import Path
 import mlflow.store.db.utils as tables
 from gymtrain_trackers import Run
-from gymtrain_trackers.mlflow import MLflowTracker
+from gymtrain_trackers.mlflow import MLflowTracker, _schema
 make = tables._upgrade_db
 def die(engine):
     make(engine)
@@ -484,3 +485,16 @@ MLflowTracker().start(Run.new(Path(sys.argv[1]), "sweep", "dies"))
     assert done.returncode == -signal.SIGKILL
     assert tracker.info()["experiment_id"] == "1"
     assert not list(tmp_path.glob(".mlflow.db.part*"))
+
+
+def test_mlflow_understands_the_schema_of_an_input():
+    from mlflow.types import Schema
+
+    columns = _schema({"columns": [{"name": "age", "kind": "number"}, {"name": "city", "kind": "text"}]})
+    arrays = _schema({"columns": None, "shape": [8, 8], "dtype": "float32"})
+
+    ages_and_cities = Schema.from_json(json.dumps(columns["mlflow_colspec"])).inputs
+    (rows,) = Schema.from_json(json.dumps(arrays["mlflow_tensorspec"]["features"])).inputs
+
+    assert [(each.name, each.type.name) for each in ages_and_cities] == [("age", "double"), ("city", "string")]
+    assert (rows.shape, rows.type.name) == ((-1, 8, 8), "float32")

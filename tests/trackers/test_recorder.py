@@ -106,7 +106,8 @@ def test_every_verb_reaches_the_tracker(run, tmp_path):
     assert history.params == {"lr": 0.1, "hidden": [64, 64]}
     assert history.tags == {"team": "a"}
     assert history.metrics == {"train/loss": [(1, 0.5), (2, 0.25)], "train/accuracy": [(1, 1.0)]}
-    assert history.assets == {"model/final.zip": asset}
+    drawn = run.directory / "figures" / "curve_000002.png"
+    assert history.assets == {"model/final.zip": asset, "figures/curve.png": drawn}
     np.testing.assert_array_equal(history.images["samples/first", 1], image)
     assert history.images["curve", 2].shape == (50, 100, 3)
     assert history.inputs == [DatasetInput("digits", "abc", "training", {"type": "digits"})]

@@ -74,7 +74,7 @@ class AppendFile:
             self._descriptor = -1
 
 
-def replace(path: Path, content: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Give a file new content, so that whoever reads it finds the old or the new and never a part.
 
     Example:
@@ -86,7 +86,7 @@ def replace(path: Path, content: str) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(content, encoding="utf-8")
+        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         part.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

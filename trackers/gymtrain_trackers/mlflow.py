@@ -327,7 +327,24 @@ def _dataset_input(each: DatasetInput) -> Any:
         digest=each.digest,
         source_type="code",
         source=as_text(each.source),
-        schema=as_text(each.schema),
+        schema=as_text(_schema(each.schema)),
         profile=as_text(each.profile),
     )
     return Input(dataset, [InputTag("mlflow.data.context", each.context)])
+
+
+def _schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema in the form that MLflow shows; one that it has no form for as it is.
+
+    Example:
+        >>> _schema({"columns": [{"name": "age", "kind": "number"}]})
+        {'mlflow_colspec': [{'name': 'age', 'type': 'double', 'required': True}]}
+    """
+    if schema.get("columns"):
+        types = [(each["name"], "double" if each["kind"] == "number" else "string") for each in schema["columns"]]
+        return {"mlflow_colspec": [{"name": name, "type": kind, "required": True} for name, kind in types]}
+    if "shape" in schema:
+        spec = {"dtype": schema["dtype"], "shape": [-1, *schema["shape"]]}
+        features = [{"name": "X", "type": "tensor", "tensor-spec": spec}]
+        return {"mlflow_tensorspec": {"features": features, "targets": None}}
+    return schema

@@ -20,6 +20,7 @@ from .addresses import without_password
 from .delivery import Failure
 from .entries import inputs_entry, model_entry, start_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
+from .files import replace
 from .group import Group, named
 from .images import encode_png, figure_png
 from .journal import Entry
@@ -199,8 +200,14 @@ class Recorder:
         self._log_png(encode_png(image), name, step)
 
     def log_figure(self, figure: Any, name: str, step: int) -> None:
-        """Log a `matplotlib.figure.Figure` as it is now; it may be changed or closed afterwards."""
-        self._log_png(figure_png(figure), name, step)
+        """Log a `matplotlib.figure.Figure` as it is now; it may be changed or closed afterwards.
+
+        It is an image by its step, and the newest one also an asset, `figures/<name>.png`, which people find by name.
+        """
+        path = self._log_png(figure_png(figure), name, step)
+        if path is not None:
+            folders = [path_part(part) for part in name.split("/")]
+            self.log_asset(path, "/".join(["figures", *folders]) + ".png")
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         """Log which data the run uses."""
@@ -300,7 +307,8 @@ class Recorder:
             self._new_points = 0
             self._group.wake()
 
-    def _log_png(self, png: bytes, name: str, step: int) -> None:
+    def _log_png(self, png: bytes, name: str, step: int) -> Path | None:
+        """Write an image and record it; return where, None where it was recorded before."""
         step = index(step)
         *folders, last = [path_part(part) for part in name.split("/")]
         folder = self.run.directory.joinpath("figures", *folders)
@@ -309,11 +317,12 @@ class Recorder:
         while path.exists():
             is_recorded = self._recorded is not None and self._reference(path) in self._recorded.images
             if is_recorded and path.read_bytes() == png:
-                return
+                return None
             count += 1
             path = folder / f"{last}_{step:06d}_{count}.png"
-        path.write_bytes(png)
+        replace(path, png)
         self._record({"verb": "log_image", "path": self._reference(path), "name": name, "step": step})
+        return path
 
     def _reference(self, path: Path) -> str:
         # Relative, so that the directory of a run can be moved.

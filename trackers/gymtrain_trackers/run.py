@@ -88,7 +88,8 @@ class DatasetInput:
         digest: At most 36 characters that differ when the data differ.
         context: What the data were used for.
         source: Where the data came from, JSON-able.
-        schema: Names and types of the columns, JSON-able.
+        schema: What a row looks like, JSON-able: `columns`, a list of dicts with `name` and `kind` (`"number"` or
+            `"text"`), or else `shape` and `dtype` of one.
         profile: Counts and the like, JSON-able.
 
     Raises:
