@@ -12,7 +12,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchmetrics", "mlflow", "tensorboard", "sklearn", "skops", "pandas", "polars", "pyarrow", "kornia"}
+HEAVY = {
+    "torch",
+    "torchmetrics",
+    "mlflow",
+    "tensorboard",
+    "sklearn",
+    "skops",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "kornia",
+} | {
+    "comet_ml",
+    "wandb",
+}
 
 # What each room imports of ours, beside itself.
 ALLOWED = {

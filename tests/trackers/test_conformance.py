@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import wandb_log
 
-from gymtrain_trackers import Run, Tracker
+from gymtrain_trackers import Metric, Run, Tracker
+from gymtrain_trackers.comet import CometTracker
 from gymtrain_trackers.conformance import Stored, TrackerConformance
 from gymtrain_trackers.history import HistoryTracker
 from gymtrain_trackers.images import decode_png
@@ -15,6 +21,7 @@ from gymtrain_trackers.jsonl import JSONLinesTracker
 from gymtrain_trackers.mlflow import MLflowTracker
 from gymtrain_trackers.strict_json import as_text
 from gymtrain_trackers.tensorboard import TensorBoardTracker
+from gymtrain_trackers.wandb import EXIT_CODES, RESERVED, WandbTracker
 
 
 def texts(values):
@@ -148,6 +155,96 @@ class TestMLflow(TrackerConformance):
             inputs={each.dataset.name: each.tags[0].value for each in stored.inputs.dataset_inputs},
             status=stored.info.status,
         )
+
+
+class TestWandb(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> WandbTracker:
+        return WandbTracker(mode="offline")
+
+    def read(self, tracker: WandbTracker, run: Run) -> Stored:
+        directory = Path(tracker.info()["directory"])
+        (log,) = directory.glob("*.wandb")
+        exit_code = wandb_log.exit_code(log)
+        config = wandb_log.config(log)
+        metrics, images = {}, {}
+        for row in wandb_log.rows(log):
+            names = [key for key in row if key not in RESERVED and "." not in key.removeprefix("../")]
+            step = next(int(row[axis]) for axis in ("epoch", "batch/step", "system/step") if axis in row)
+            for name in names:
+                metrics.setdefault(name, []).append((step, float(row[name])))
+            for name in [key.removesuffix("._type") for key in row if row[key] == "image-file"]:
+                images[name, step] = row[f"{name}.height"], row[f"{name}.width"]
+        files = [path for path in (directory / "files").rglob("*") if path.is_file()]
+        return Stored(
+            params=texts(
+                {key: value for key, value in config.items() if key.partition("/")[0] not in ("tags", "inputs")}
+            ),
+            tags=texts({key.removeprefix("tags/"): value for key, value in config.items() if key.startswith("tags/")}),
+            metrics=metrics,
+            assets={path.relative_to(directory / "files").as_posix(): path.read_bytes() for path in files},
+            images=images,
+            inputs={
+                key.removeprefix("inputs/"): value["context"]
+                for key, value in config.items()
+                if key.startswith("inputs/")
+            },
+            status={code: status for status, code in EXIT_CODES.items()}[exit_code],
+        )
+
+    def test_a_run_is_gone_on_with_by_another_process(self, tracker: WandbTracker, run: Run) -> None:
+        """W&B itself refuses a second run of this id in the same process, so the first one is killed for real."""
+        code = """
+import os, signal, sys
+from pathlib import Path
+from gymtrain_trackers import Metric, Run
+from gymtrain_trackers.wandb import WandbTracker
+id, root, directory = sys.argv[1:]
+run = Run(id, "conformance", "a run", Path(root), Path(directory), 1.0)
+tracker = WandbTracker(mode="offline")
+tracker.start(run)
+tracker.log_metrics([Metric("loss", 0.5, 1, 2.0)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        died = subprocess.run([sys.executable, "-c", code, run.id, str(run.root), str(run.directory)], check=False)
+        assert died.returncode == -signal.SIGKILL
+
+        assert not tracker.resume(run, tracker.state())
+        tracker.start(run)
+        tracker.log_metrics([Metric("loss", 0.5, 1, 2.0), Metric("loss", 0.25, 2, 3.0)])
+        tracker.end("FINISHED")
+
+        assert len([*(run.directory / "wandb").glob("offline-run-*")]) == 1
+        assert self.read(tracker, run).metrics == {"loss": [(1, 0.5), (2, 0.25)]}
+
+
+class TestComet(TrackerConformance):
+    @pytest.fixture
+    def tracker(self) -> CometTracker:
+        return CometTracker(mode="offline")
+
+    def read(self, tracker: CometTracker, run: Run) -> Stored:
+        params, others, metrics, assets, images = {}, {}, {}, {}, {}
+        with zipfile.ZipFile(tracker.info()["path"]) as archive:
+            (status,) = json.loads(archive.read("experiment.json"))["tags"]
+            for message in map(json.loads, archive.read("messages.json").splitlines()):
+                told = message["payload"]
+                match message["type"]:
+                    case "parameter_msg" if told["param"]["source"] == "manual":
+                        params[told["param"]["paramName"]] = told["param"]["paramValue"]
+                    case "log_other":
+                        others[told["key"]] = told["value"]
+                    case "metric_msg" if told["metric"]["metricName"] != "process duration":
+                        point = told["metric"]["step"], float(told["metric"]["metricValue"])
+                        metrics.setdefault(told["metric"]["metricName"], []).append(point)
+                    case "file_upload" if told["upload_type"] == "asset":
+                        assets[told["additional_params"]["fileName"]] = archive.read(told["file_path"])
+                    case "file_upload" if told["upload_type"] == "visualization":
+                        key = told["additional_params"]["figName"], told["additional_params"]["step"]
+                        images[key] = decode_png(archive.read(told["file_path"])).shape
+        inputs = {key.removeprefix("inputs/"): json.loads(others[key]) for key in others if key.startswith("inputs/")}
+        contexts = {name: value["context"] for name, value in inputs.items()}
+        return Stored(params, others, metrics, assets, images, contexts, status)
 
 
 def test_the_suite_fails_a_tracker_that_loses_points(tmp_path):
