@@ -157,6 +157,19 @@ class Report:
         """Report a figure of matplotlib; it is written as a PNG under `figures/` in the run's directory."""
         self._recorder.log_figure(figure, name, step)
 
+    @property
+    def wants(self) -> frozenset[str]:
+        """What a tracker asks for that costs time: `"histograms"`, `"graph"`."""
+        return frozenset(self._recorder.wants)
+
+    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float], epoch: int) -> None:
+        """Report how many values lie between edges: counts (bins,), edges (bins + 1,)."""
+        self._recorder.log_histogram(name, counts, edges, step=epoch)
+
+    def graph(self, path: Path) -> None:
+        """Report a file that shows the model: a `GraphDef` of TensorBoard, serialized."""
+        self._recorder.log_graph(path)
+
     def info(self) -> dict[str, Any]:
         """Return where the run is: directories, ids, and the command that opens the UI on it."""
         trackers: dict[str, Any] = self._recorder.info()

@@ -51,6 +51,8 @@ class TestHistory(TrackerConformance):
             images={key: image.shape for key, image in tracker.images.items()},
             inputs={each.name: each.context for each in tracker.inputs},
             status=tracker.status,
+            histograms={key: counts.sum() for key, (counts, _) in tracker.histograms.items()},
+            graph=None if tracker.graph is None else tracker.graph.read_bytes(),
         )
 
 
@@ -64,7 +66,7 @@ class TestJSONLines(TrackerConformance):
             raise AssertionError(f"{constant} is not strict JSON")
 
         lines = (run.directory / "metrics.jsonl").read_text().splitlines()
-        params, tags, metrics, assets, inputs = {}, {}, {}, {}, {}
+        params, tags, metrics, assets, inputs, histograms = {}, {}, {}, {}, {}, {}
         for entry in (json.loads(line, parse_constant=refuse) for line in lines):
             match entry["kind"]:
                 case "params":
@@ -73,11 +75,13 @@ class TestJSONLines(TrackerConformance):
                     tags |= texts(entry["tags"])
                 case "metric":
                     metrics.setdefault(entry["key"], []).append((entry["step"], float(entry["value"])))
+                case "histogram":
+                    histograms[entry["name"], entry["step"]] = sum(entry["counts"])
                 case "asset":
                     assets[entry["name"]] = Path(entry["path"]).read_bytes()
                 case "input":
                     inputs[entry["name"]] = entry["context"]
-        return Stored(params, tags, metrics, assets, None, inputs, entry["status"])
+        return Stored(params, tags, metrics, assets, None, inputs, entry["status"], histograms)
 
 
 class TestTensorBoard(TrackerConformance):
@@ -88,6 +92,7 @@ class TestTensorBoard(TrackerConformance):
     def read(self, tracker: TensorBoardTracker, run: Run) -> Stored:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.plugins.hparams import api_pb2, metadata
+        from tensorboard.util import tensor_util
 
         events = EventAccumulator(tracker.info()["directory"], size_guidance={"scalars": 0, "images": 0, "tensors": 0})
         events.Reload()
@@ -109,6 +114,13 @@ class TestTensorBoard(TrackerConformance):
             },
             # TensorBoard knows success and failure only.
             status="FINISHED" if outcome == api_pb2.STATUS_SUCCESS else None,
+            histograms={
+                (tag, each.step): tensor_util.make_ndarray(each.tensor_proto)[:, 2].sum()
+                for tag in events.Tags()["tensors"]
+                if events.SummaryMetadata(tag).plugin_data.plugin_name == "histograms"
+                for each in events.Tensors(tag)
+            },
+            graph=events.Graph().SerializeToString() if events.Tags()["graph"] else None,
         )
 
 
@@ -167,7 +179,7 @@ class TestWandb(TrackerConformance):
         (log,) = directory.glob("*.wandb")
         exit_code = wandb_log.exit_code(log)
         config = wandb_log.config(log)
-        metrics, images = {}, {}
+        metrics, images, histograms = {}, {}, {}
         for row in wandb_log.rows(log):
             names = [key for key in row if key not in RESERVED and "." not in key.removeprefix("../")]
             step = next(int(row[axis]) for axis in ("epoch", "batch/step", "system/step") if axis in row)
@@ -175,6 +187,8 @@ class TestWandb(TrackerConformance):
                 metrics.setdefault(name, []).append((step, float(row[name])))
             for name in [key.removesuffix("._type") for key in row if row[key] == "image-file"]:
                 images[name, step] = row[f"{name}.height"], row[f"{name}.width"]
+            for name in [key.removesuffix("._type") for key in row if row[key] == "histogram"]:
+                histograms[name, step] = sum(row[f"{name}.values"])
         files = [path for path in (directory / "files").rglob("*") if path.is_file()]
         return Stored(
             params=texts(
@@ -190,6 +204,7 @@ class TestWandb(TrackerConformance):
                 if key.startswith("inputs/")
             },
             status={code: status for status, code in EXIT_CODES.items()}[exit_code],
+            histograms=histograms,
         )
 
     def test_a_run_is_gone_on_with_by_another_process(self, tracker: WandbTracker, run: Run) -> None:
@@ -224,7 +239,7 @@ class TestComet(TrackerConformance):
         return CometTracker(mode="offline")
 
     def read(self, tracker: CometTracker, run: Run) -> Stored:
-        params, others, metrics, assets, images = {}, {}, {}, {}, {}
+        params, others, metrics, assets, images, histograms = {}, {}, {}, {}, {}, {}
         with zipfile.ZipFile(tracker.info()["path"]) as archive:
             (status,) = json.loads(archive.read("experiment.json"))["tags"]
             for message in map(json.loads, archive.read("messages.json").splitlines()):
@@ -242,9 +257,13 @@ class TestComet(TrackerConformance):
                     case "file_upload" if told["upload_type"] == "visualization":
                         key = told["additional_params"]["figName"], told["additional_params"]["step"]
                         images[key] = decode_png(archive.read(told["file_path"])).shape
+                    case "file_upload" if told["upload_type"] == "histogram3d":
+                        key = told["additional_params"]["fileName"], told["additional_params"]["step"]
+                        bins = json.loads(archive.read(told["file_path"]))["index_values"]
+                        histograms[key] = sum(count for _, count in bins)
         inputs = {key.removeprefix("inputs/"): json.loads(others[key]) for key in others if key.startswith("inputs/")}
         contexts = {name: value["context"] for name, value in inputs.items()}
-        return Stored(params, others, metrics, assets, images, contexts, status)
+        return Stored(params, others, metrics, assets, images, contexts, status, histograms)
 
 
 def test_the_suite_fails_a_tracker_that_loses_points(tmp_path):

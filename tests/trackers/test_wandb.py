@@ -177,7 +177,7 @@ def test_the_journal_names_neither_keys_nor_hosts(run):
     assert recipe == {
         "name": "wandb",
         "type": "wandb",
-        "arguments": {"project": "digits", "entity": "team", "mode": "offline"},
+        "arguments": {"project": "digits", "entity": "team", "mode": "offline", "histograms": False},
     }
 
 

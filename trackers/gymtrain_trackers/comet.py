@@ -15,7 +15,7 @@ from .mlflow_keys import shortened
 from .process_state import kept
 from .run import JSON, DatasetInput, Metric, Run, Status
 from .strict_json import as_text
-from .tracker import Tracker
+from .tracker import Tracker, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ class CometTracker(Tracker):
         workspace: None means Comet's default.
         mode: `online`, with the API key of `comet login` or `COMET_API_KEY`; `offline`, into `comet/` in the directory
             of the run; None means `online`.
+        histograms: Whether to ask for histograms of the parameters and their gradients after each epoch.
 
     Raises:
         ArgumentError: the mode is another.
@@ -60,10 +61,17 @@ class CometTracker(Tracker):
     name = "comet"
     requires = ("comet_ml>=3.49",)
 
-    def __init__(self, project: str | None = None, workspace: str | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        project: str | None = None,
+        workspace: str | None = None,
+        mode: str | None = None,
+        histograms: bool = False,
+    ) -> None:
         if mode not in ("online", "offline", None):
             raise ArgumentError(f"comet mode: got {mode!r}; expected 'online' or 'offline'")
         self._project, self._workspace, self._is_online = project, workspace, mode != "offline"
+        self.wants = frozenset[Wanted]({"histograms"} if histograms else ())
         self._info: dict[str, JSON] = {}
         self._experiment: Any
 
@@ -103,7 +111,8 @@ class CometTracker(Tracker):
 
     def arguments(self, run: Run) -> dict[str, JSON]:
         mode = "online" if self._is_online else "offline"
-        return {"project": self._project, "workspace": self._workspace, "mode": mode}
+        where: dict[str, JSON] = {"project": self._project, "workspace": self._workspace, "mode": mode}
+        return where | {"histograms": bool(self.wants)}
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._experiment.log_parameters(_texts(params))
@@ -122,6 +131,13 @@ class CometTracker(Tracker):
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
         self._experiment.log_image(io.BytesIO(encode_png(image)), name=name, step=step, overwrite=True)
+
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        from comet_ml import Histogram
+
+        histogram = Histogram()  # with bins of its own, into which each of ours goes by its middle
+        histogram.add((edges[:-1] + edges[1:]) / 2, counts=counts)
+        self._experiment.log_histogram_3d(histogram, name=name, step=step)
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self.log_tags({f"inputs/{each.name}": asdict(each) for each in inputs})

@@ -46,6 +46,8 @@ class Stored:
         images: The shape by `(name, step)`; the name may be rewritten but not the last part of it.
         inputs: The context by name of the data.
         status: What `end` was given.
+        histograms: How many values there are in all, by `(name, step)`.
+        graph: The content of the file that shows the model.
     """
 
     params: Mapping[str, str] | None = None
@@ -55,6 +57,8 @@ class Stored:
     images: Mapping[tuple[str, int], tuple[int, ...]] | None = None
     inputs: Mapping[str, str] | None = None
     status: Status | None = None
+    histograms: Mapping[tuple[str, int], int] | None = None
+    graph: bytes | None = None
 
 
 class TrackerConformance:
@@ -183,6 +187,25 @@ class TrackerConformance:
         tracker.log_figure(figure, "curve", 3)
         tracker.end("FINISHED")
         assert _kept(self.read(tracker, run).images)["curve", 3][:2] == (50, 100)
+
+    def test_histograms_keep_their_counts(self, tracker: Tracker, run: Run) -> None:
+        """At each of their steps; more bins than any store takes are no reason to fail."""
+        import numpy as np
+
+        tracker.start(run)
+        tracker.log_histogram("weights/a", np.array([1, 0, 2]), np.array([-1.0, 0.0, 0.5, 2.0]), 1)
+        tracker.log_histogram("weights/a", np.ones(1000, np.int64), np.linspace(-1.0, 1.0, 1001), 2)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).histograms) == {("weights/a", 1): 3, ("weights/a", 2): 1000}
+
+    def test_the_graph_is_stored(self, tracker: Tracker, run: Run) -> None:
+        """As the file has it."""
+        path = run.directory / "graph.pb"
+        path.write_bytes(b"\n\x06\n\x04node")
+        tracker.start(run)
+        tracker.log_graph(path)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).graph) == b"\n\x06\n\x04node"
 
     def test_inputs_are_stored(self, tracker: Tracker, run: Run) -> None:
         """Each with what it was used for."""

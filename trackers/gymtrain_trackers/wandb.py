@@ -15,7 +15,7 @@ from .errors import ArgumentError, TrackerError
 from .process_state import kept
 from .run import JSON, DatasetInput, Metric, Run, Status, path_part
 from .strict_json import plain
-from .tracker import Tracker
+from .tracker import Tracker, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ class WandbTracker(Tracker):
         entity: The user or team; None means W&B's default.
         mode: `online`, with the API key of `wandb login` or `WANDB_API_KEY`; `offline`, into `wandb/` in the directory
             of the run; None means the environment variable `WANDB_MODE`, and without it `online`.
+        histograms: Whether to ask for histograms of the parameters and their gradients after each epoch.
 
     Raises:
         ArgumentError: the mode is another.
@@ -55,11 +56,18 @@ class WandbTracker(Tracker):
     name = "wandb"
     requires = ("wandb>=0.31",)
 
-    def __init__(self, project: str | None = None, entity: str | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        project: str | None = None,
+        entity: str | None = None,
+        mode: str | None = None,
+        histograms: bool = False,
+    ) -> None:
         self._project, self._entity = project, entity
         self._mode: Any = mode or os.environ.get("WANDB_MODE") or "online"
         if self._mode not in ("online", "offline"):
             raise ArgumentError(f"wandb mode: got {self._mode!r}; expected 'online' or 'offline'")
+        self.wants = frozenset[Wanted]({"histograms"} if histograms else ())
         self._rows = 0
         self._defined: set[str] = set()
         self._info: dict[str, JSON] = {}
@@ -85,7 +93,7 @@ class WandbTracker(Tracker):
         self._info = {"run_id": run.id, "project": self._run.project, "directory": str(directory), "ui": show}
 
     def arguments(self, run: Run) -> dict[str, JSON]:
-        return {"project": self._project, "entity": self._entity, "mode": self._mode}
+        return {"project": self._project, "entity": self._entity, "mode": self._mode, "histograms": bool(self.wants)}
 
     def is_temporary(self, error: Exception) -> bool:
         from wandb.errors import AuthenticationError, CommError
@@ -121,6 +129,14 @@ class WandbTracker(Tracker):
         import wandb
 
         self._log(_axis(name), step, self.now, {name: wandb.Image(image)})
+
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        import numpy as np
+        import wandb
+
+        width = -(-len(counts) // wandb.Histogram.MAX_LENGTH)  # bins that become one, since it takes no more
+        bins = np.add.reduceat(counts, range(0, len(counts), width)), np.append(edges[:-1:width], edges[-1])
+        self._log(_axis(name), step, self.now, {name: wandb.Histogram(np_histogram=bins)})
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self.log_params({f"inputs/{each.name}": asdict(each) for each in inputs})
