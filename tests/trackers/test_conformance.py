@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,15 @@ def texts(values):
     return {key: as_text(value) for key, value in values.items()}
 
 
+def contents(assets):
+    """Return the content of each file by its name, also of those in directories."""
+    files = {name: path for name, path in assets.items() if path.is_file()}
+    for name in assets.keys() - files.keys():
+        inside = [path for path in assets[name].rglob("*") if path.is_file()]
+        files |= {f"{name}/{path.relative_to(assets[name]).as_posix()}": path for path in inside}
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
 class TestTheNullTracker(TrackerConformance):
     @pytest.fixture
     def tracker(self) -> Tracker:
@@ -47,7 +57,7 @@ class TestHistory(TrackerConformance):
             params=texts(tracker.params),
             tags=texts(tracker.tags),
             metrics=tracker.metrics,
-            assets={name: path.read_bytes() for name, path in tracker.assets.items()},
+            assets=contents(tracker.assets),
             images={key: image.shape for key, image in tracker.images.items()},
             inputs={each.name: each.context for each in tracker.inputs},
             status=tracker.status,
@@ -78,7 +88,7 @@ class TestJSONLines(TrackerConformance):
                 case "histogram":
                     histograms[entry["name"], entry["step"]] = sum(entry["counts"])
                 case "asset":
-                    assets[entry["name"]] = Path(entry["path"]).read_bytes()
+                    assets |= contents({entry["name"]: Path(entry["path"])})
                 case "input":
                     inputs[entry["name"]] = entry["context"]
         return Stored(params, tags, metrics, assets, None, inputs, entry["status"], histograms)
@@ -284,3 +294,10 @@ def test_images_come_back_from_png_as_they_were():
     image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
 
     np.testing.assert_array_equal(decode_png(encode_png(image)), image)
+
+
+def test_the_page_on_trackers_says_what_each_test_of_the_suite_means():
+    page = (Path(__file__).parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
+
+    tests = [name for name in vars(TrackerConformance) if name.startswith("test_")]
+    assert re.findall(r"^\| `(test_\w+)` \|", page, re.MULTILINE) == tests

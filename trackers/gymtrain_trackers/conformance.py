@@ -16,10 +16,17 @@ says that the tracker does not keep such things; the tests that are about them a
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import logging
+import os
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -165,6 +172,18 @@ class TrackerConformance:
         assets = _kept(self.read(tracker, run).assets)
         assert assets == {"model/final.bin": b"\x00\x01", "temporary.bin": b"\x00\x01"}
 
+    def test_a_directory_is_stored_with_all_its_files(self, tracker: Tracker, run: Run) -> None:
+        """Each under the name of the asset."""
+        folder = run.directory / "plots"
+        (folder / "val").mkdir(parents=True)
+        (folder / "roc.txt").write_bytes(b"roc")
+        (folder / "val" / "roc.txt").write_bytes(b"val")
+        tracker.start(run)
+        tracker.log_asset(folder, "report")
+        tracker.end("FINISHED")
+        assets = _kept(self.read(tracker, run).assets)
+        assert assets == {"report/roc.txt": b"roc", "report/val/roc.txt": b"val"}
+
     def test_images_keep_their_shape(self, tracker: Tracker, run: Run) -> None:
         """Grey and coloured."""
         import numpy as np
@@ -223,11 +242,12 @@ class TrackerConformance:
         assert _kept(self.read(tracker, run).status) == status
 
     def test_a_call_that_is_made_again_stores_nothing_twice(self, tracker: Tracker, run: Run) -> None:
-        """As after an answer that was lost; for a tracker that says that its store makes up for it."""
+        """As after an answer that was lost, `start` included; for a tracker that sets `takes_calls_twice`."""
         if not self.takes_calls_twice:
             pytest.skip("the tracker does not raise temporary errors")
         point = Metric("loss", 0.5, 1, run.started)
-        tracker.start(run)
+        for _ in range(2):
+            tracker.start(run)
         for _ in range(2):
             tracker.log_params({"lr": 0.1})
             tracker.log_tags({"team": "a"})
@@ -272,6 +292,26 @@ class TrackerConformance:
         assert plain(tracker.state()) == tracker.state()
         tracker.end("FINISHED")
 
+    def test_the_process_and_what_was_given_stay_as_they_were(self, tracker: Tracker, run: Run) -> None:
+        """All calls come from a thread that is not the main one; what belongs to the process is the caller's."""
+        params, tags = {"hidden": [64, 64], "nested": {"a": 1}}, {"team": "a"}
+        metrics = [Metric("loss", 0.5, 1, run.started)]
+        given = copy.deepcopy((params, tags, metrics))
+
+        def tell() -> None:
+            tracker.start(run)
+            tracker.log_params(params)
+            tracker.log_tags(tags)
+            tracker.log_metrics(metrics)
+            tracker.end("FINISHED")
+
+        tracker.prepare()  # imports what it needs
+        before = _process()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(tell).result()
+        assert _process() == before
+        assert (params, tags, metrics) == given
+
     def test_what_passes_is_told_from_what_does_not(self, tracker: Tracker) -> None:
         """What the network does passes; a bug does not."""
         assert tracker.is_temporary(TemporaryError("503"))
@@ -287,6 +327,12 @@ class TrackerConformance:
         tracker.end("FINISHED")
         assert tracker.info() == before
         assert dumps(before).startswith("{")
+
+
+def _process() -> tuple[object, ...]:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    hooks = sys.exit, sys.excepthook, threading.excepthook, sys.stdout, sys.stderr
+    return os.getcwd(), dict(os.environ), handlers, hooks, logging.getLogger().level
 
 
 def _kept(field: T | None) -> T:
