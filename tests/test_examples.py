@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -80,6 +81,22 @@ def test_the_example_of_a_tracker_prints_the_metrics_of_its_run(tmp_path):
     lines = printed.splitlines()
     assert [line.split(",")[1] for line in lines if line.startswith("val/loss,")] == ["1", "2", "3"]
     assert "status,,FINISHED" in lines
+
+
+@pytest.mark.slow
+def test_the_example_of_a_plain_script_is_tracked_in_every_ending(tmp_path):
+    printed = run(sys.executable, EXAMPLES / "plain_script.py", "--epochs", "3", cwd=tmp_path)
+    failed = subprocess.run(
+        [sys.executable, EXAMPLES / "plain_script.py", "--lr", "1e6"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert printed.splitlines()[0].startswith(f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/runs/mlflow.db")
+    assert failed.stderr.splitlines()[-1].endswith("give a smaller --lr than 1000000.0")
+    endings = [
+        (path.parent.name.rpartition("-")[0], json.loads(path.read_text().splitlines()[-1])["status"])
+        for path in sorted((tmp_path / "runs" / "lines").glob("*/metrics.jsonl"))
+    ]
+    assert endings == [("lr 0.1", "FINISHED"), ("lr 1000000.0", "FAILED")]
 
 
 @pytest.mark.slow

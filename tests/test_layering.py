@@ -24,6 +24,8 @@ HEAVY = {
     "pyarrow",
     "kornia",
     "matplotlib",
+    "comet_ml",
+    "wandb",
 }
 
 # What each room imports of ours, beside itself.

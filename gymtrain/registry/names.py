@@ -49,10 +49,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "sklearn": "gymtrain.models.estimators:SklearnModel",
     },
     "tracker": {
+        "comet": "gymtrain_trackers.comet:CometTracker",
         "history": "gymtrain_trackers.history:HistoryTracker",
         "jsonl": "gymtrain_trackers.jsonl:JSONLinesTracker",
         "mlflow": "gymtrain_trackers.mlflow:MLflowTracker",
         "tensorboard": "gymtrain_trackers.tensorboard:TensorBoardTracker",
+        "wandb": "gymtrain_trackers.wandb:WandbTracker",
     },
     "schedule": {
         "chain": "gymtrain.training.composed_schedules:Chain",

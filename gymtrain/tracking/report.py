@@ -211,7 +211,7 @@ class Report:
     @property
     def keeps_bundle(self) -> bool:
         """Whether the run keeps the bundle of its model: where a tracker outlives the process."""
-        return self._recorder.is_lasting and (self._options.log_bundle or self._recorder.takes_models)
+        return self._recorder.is_lasting and (self._options.log_bundle or "models" in self.wants)
 
     def bundle(self, path: Path, describe: Callable[[], Mapping[str, Any]]) -> None:
         """Report the bundle of the run: its digest, the file, and the model in it where a tracker stores models.
@@ -227,7 +227,7 @@ class Report:
         name = re.sub(r"[^\w.-]", "_", self.run.name)
         if self._options.log_bundle:
             self.asset(path, f"model/{name}.zip")
-        if self._recorder.takes_models:
+        if "models" in self.wants:
             self._recorder.log_model(ModelFile(name, path, sha256, **describe()))
 
     def figure(self, figure: Any, name: str, step: int = 0) -> None:
@@ -248,6 +248,19 @@ class Report:
             raise
         except Exception as error:
             warnings.warn(f"{what} is left out: {type(error).__name__}: {error}", stacklevel=3)
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What a tracker asks for that costs time: `"histograms"`, `"graph"`, `"models"`."""
+        return frozenset(self._recorder.wants)
+
+    def histogram(self, name: str, counts: Sequence[int], edges: Sequence[float], epoch: int) -> None:
+        """Report how many values lie between edges: counts (bins,), edges (bins + 1,)."""
+        self._recorder.log_histogram(name, counts, edges, step=epoch)
+
+    def graph(self, path: Path) -> None:
+        """Report a file that shows the model: a `GraphDef` of TensorBoard, serialized."""
+        self._recorder.log_graph(path)
 
     def info(self) -> dict[str, Any]:
         """Return where the run is: directories, ids, and the command that opens the UI on it."""

@@ -111,10 +111,11 @@ class Checkpoints:
             name += f"-{monitored.name.replace('/', '_')}={monitored.value:.6g}"
         path = self._directory / f"{name}.zip"
         # Nothing waits for it when a second signal ends the program: what is half written is not there.
-        self._writing = threading.Thread(
+        writing = threading.Thread(
             target=self._write, args=(path, monitored, contents), name="gymtrain-checkpoint", daemon=True
         )
-        self._writing.start()
+        writing.start()
+        self._writing = writing
 
     def wait(self) -> None:
         """Wait until the last one is written; a failure is warned of, and loses nothing but the checkpoint."""

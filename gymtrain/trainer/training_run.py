@@ -11,6 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from gymtrain.bundle import atomic_write
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.frames import Frame
@@ -22,6 +24,7 @@ from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report, no_autologging
 from gymtrain.tracking.params import written
 from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
+from gymtrain.trainer.drawing import write_graph
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.keeping import keep_bundle
@@ -35,6 +38,7 @@ from gymtrain.trainer.stages import Stages
 from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
 from gymtrain.training.checkpointing import ModelCheckpoint
+from gymtrain.training.histograms import ParameterHistograms
 
 SELFCHECK_ROWS = 8
 
@@ -160,6 +164,7 @@ class TrainingRun:
         if not isinstance(learner, TorchLearner):
             assert isinstance(learner, LibraryLearner)
             return LibraryFitting(self.experiment, data, learner, self.report, self.callbacks)
+        self._show(learner, data)
         if training.checkpoint is not None:
             directory = self.report.run.directory / "checkpoints"
             self._checkpoints = Checkpoints(directory, training.checkpoint.keep_last, training.checkpoint.keep_best)
@@ -174,6 +179,14 @@ class TrainingRun:
             write_checkpoint=partial(self._write_checkpoint, data=data),
             resumed=self.resumed,
         )
+
+    def _show(self, learner: TorchLearner, data: Prepared) -> None:
+        """Report what trackers ask for of the module itself."""
+        if "histograms" in self.report.wants:
+            self.callbacks.append(ParameterHistograms(learner.module, self.report.histogram))
+        path = self.report.run.directory / "graph.pb"
+        if "graph" in self.report.wants and write_graph(learner, torch.from_numpy(data.inputs["train"][:2]), path):
+            self.report.graph(path)
 
     def _write_checkpoint(self, fitting: TorchFitting, data: Prepared) -> None:
         if self._checkpoints is None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Workers:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # the last two where a worker dies while it hands over
                 if "timed out" in str(error):
                     raise TrainingError(
                         f"a batch did not come within {self._timeout:g} s (model.training.worker_timeout); the workers "
@@ -111,6 +112,8 @@ class Workers:
     def _died(self) -> str:
         """Return which workers are no more, and of what."""
         workers = getattr(self._loader._iterator, "_workers", ())
+        # One may be noticed before it is quite dead.
+        wait([worker.sentinel for worker in workers], timeout=1.0)
         codes = {worker.pid: worker.exitcode for worker in workers if worker.exitcode}
         return ", ".join(
             f"process {process} of {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"

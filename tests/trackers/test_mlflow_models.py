@@ -58,7 +58,7 @@ def test_a_model_is_told_to_the_trackers_that_take_models(mlflow_root):
         model = model_in(run.directory)
         recorder.log_model(model)
 
-    assert recorder.takes_models
+    assert recorder.wants == {"models"}
     assert replace(history.models[model.name], outputs=()) == model
     client = client_of(f"sqlite:///{mlflow_root}/mlflow.db")
     (logged,) = stored(client, taking.info()["run_id"])
@@ -69,7 +69,7 @@ def test_a_model_is_told_to_the_trackers_that_take_models(mlflow_root):
 
 
 def test_trackers_that_take_no_models_are_told_of_none(tmp_path):
-    assert not Recorder([MLflowTracker()], Run.new(tmp_path)).takes_models
+    assert Recorder([MLflowTracker()], Run.new(tmp_path)).wants == frozenset()
 
 
 def test_another_model_of_the_same_run_is_another_logged_model(mlflow_root):

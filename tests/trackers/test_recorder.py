@@ -21,6 +21,7 @@ from gymtrain_trackers import (
 from gymtrain_trackers.entries import arguments
 from gymtrain_trackers.history import HistoryTracker
 from gymtrain_trackers.jsonl import JSONLinesTracker
+from gymtrain_trackers.tensorboard import TensorBoardTracker
 
 
 class CallsTracker(Tracker):
@@ -428,3 +429,39 @@ def test_a_tracker_that_cannot_be_prepared_is_reported_and_waited_for_no_longer(
         recorder.log_metrics({"train/loss": 1.0}, step=1)
 
     assert history.status == "FINISHED"
+
+
+def test_histograms_and_the_graph_reach_the_trackers(run):
+    history = HistoryTracker()
+    with Recorder([history], run, on_error="raise") as recorder:
+        (run.directory / "graph.pb").write_bytes(b"")
+        recorder.log_graph(run.directory / "graph.pb")
+        recorder.log_histogram("weights", np.array([1, 2]), np.array([0.0, 0.5, 1.0]), step=3)
+
+    counts, edges = history.histograms["weights", 3]
+    assert (counts.dtype, counts.tolist()) == (np.int64, [1, 2])
+    assert (edges.dtype, edges.tolist()) == (np.float64, [0.0, 0.5, 1.0])
+    assert history.graph == run.directory / "graph.pb"
+
+
+@pytest.mark.parametrize(
+    ("counts", "edges", "message"),
+    [
+        ([1, 2], [0.0, 1.0], r"histogram 'w': got 2 counts and 2 edges.*; expected one edge more than counts"),
+        ([1], [1.0, 0.0], "finite and growing"),
+        ([1], [0.0, math.inf], "finite and growing"),
+        ([], [0.0], "got 0 counts"),
+        ([0.5], [0.0, 1.0], "expected whole numbers and edges"),
+    ],
+)
+def test_a_histogram_that_is_none_is_refused(run, counts, edges, message):
+    with Recorder([], run) as recorder, pytest.raises(ArgumentError, match=message):
+        recorder.log_histogram("w", counts, edges, step=1)
+
+
+def test_a_recorder_wants_what_one_of_its_trackers_wants(run):
+    curious = TensorBoardTracker(histograms=True)
+
+    assert Recorder([HistoryTracker(), curious], run).wants == {"histograms"}
+    assert curious.arguments(run)["histograms"] is True
+    assert Recorder([HistoryTracker()], run).wants == frozenset()

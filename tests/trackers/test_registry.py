@@ -31,7 +31,7 @@ import sys
 import gymtrain_trackers
 for name in gymtrain_trackers.tracker_names():
     gymtrain_trackers.load(name)
-heavy = {"mlflow", "tensorboard", "numpy", "pandas", "matplotlib", "PIL", "torch", "gymtrain"}
+heavy = {"mlflow", "tensorboard", "wandb", "comet_ml", "numpy", "pandas", "matplotlib", "PIL", "torch", "gymtrain"}
 print(sorted(heavy & sys.modules.keys()))
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -39,17 +39,15 @@ print(sorted(heavy & sys.modules.keys()))
     assert printed.strip() == "[]"
 
 
-def test_the_four_trackers_are_known_by_name():
-    assert {"history", "jsonl", "mlflow", "tensorboard"} <= set(tracker_names())
-    assert [load(name).name for name in ("history", "jsonl", "mlflow", "tensorboard")] == [
-        "history",
-        "jsonl",
-        "mlflow",
-        "tensorboard",
-    ]
+OURS = ["comet", "history", "jsonl", "mlflow", "tensorboard", "wandb"]
 
 
-@pytest.mark.parametrize("name", ["history", "jsonl", "mlflow", "tensorboard"])
+def test_our_trackers_are_known_by_name():
+    assert set(OURS) <= set(tracker_names())
+    assert [load(name).name for name in OURS] == OURS
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_arguments_are_annotated_and_have_defaults(name):
     for parameter in inspect.signature(tracker_class(name)).parameters.values():
         assert (parameter.annotation, parameter.default) in {("str | None", None), ("bool", False)}

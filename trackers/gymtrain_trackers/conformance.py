@@ -16,11 +16,18 @@ says that the tracker does not keep such things; the tests that are about them a
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import json
+import logging
+import os
+import signal
+import sys
+import threading
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -48,6 +55,8 @@ class Stored:
         inputs: The context by name of the data.
         status: What `end` was given.
         models: The content of the file of each model by its name.
+        histograms: How many values there are in all, by `(name, step)`.
+        graph: The content of the file that shows the model.
     """
 
     params: Mapping[str, str] | None = None
@@ -58,6 +67,8 @@ class Stored:
     inputs: Mapping[str, str] | None = None
     status: Status | None = None
     models: Mapping[str, bytes] | None = None
+    histograms: Mapping[tuple[str, int], int] | None = None
+    graph: bytes | None = None
 
 
 class TrackerConformance:
@@ -164,6 +175,18 @@ class TrackerConformance:
         assets = _kept(self.read(tracker, run).assets)
         assert assets == {"model/final.bin": b"\x00\x01", "temporary.bin": b"\x00\x01"}
 
+    def test_a_directory_is_stored_with_all_its_files(self, tracker: Tracker, run: Run) -> None:
+        """Each under the name of the asset."""
+        folder = run.directory / "plots"
+        (folder / "val").mkdir(parents=True)
+        (folder / "roc.txt").write_bytes(b"roc")
+        (folder / "val" / "roc.txt").write_bytes(b"val")
+        tracker.start(run)
+        tracker.log_asset(folder, "report")
+        tracker.end("FINISHED")
+        assets = _kept(self.read(tracker, run).assets)
+        assert assets == {"report/roc.txt": b"roc", "report/val/roc.txt": b"val"}
+
     def test_images_keep_their_shape(self, tracker: Tracker, run: Run) -> None:
         """Grey and coloured."""
         import numpy as np
@@ -186,6 +209,25 @@ class TrackerConformance:
         tracker.log_figure(figure, "curve", 3)
         tracker.end("FINISHED")
         assert _kept(self.read(tracker, run).images)["curve", 3][:2] == (50, 100)
+
+    def test_histograms_keep_their_counts(self, tracker: Tracker, run: Run) -> None:
+        """At each of their steps; more bins than any store takes are no reason to fail."""
+        import numpy as np
+
+        tracker.start(run)
+        tracker.log_histogram("weights/a", np.array([1, 0, 2]), np.array([-1.0, 0.0, 0.5, 2.0]), 1)
+        tracker.log_histogram("weights/a", np.ones(1000, np.int64), np.linspace(-1.0, 1.0, 1001), 2)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).histograms) == {("weights/a", 1): 3, ("weights/a", 2): 1000}
+
+    def test_the_graph_is_stored(self, tracker: Tracker, run: Run) -> None:
+        """As the file has it."""
+        path = run.directory / "graph.pb"
+        path.write_bytes(b"\n\x06\n\x04node")
+        tracker.start(run)
+        tracker.log_graph(path)
+        tracker.end("FINISHED")
+        assert _kept(self.read(tracker, run).graph) == b"\n\x06\n\x04node"
 
     def test_inputs_are_stored(self, tracker: Tracker, run: Run) -> None:
         """Each with what it was used for."""
@@ -224,11 +266,12 @@ class TrackerConformance:
         assert _kept(self.read(tracker, run).status) == status
 
     def test_a_call_that_is_made_again_stores_nothing_twice(self, tracker: Tracker, run: Run) -> None:
-        """As after an answer that was lost; for a tracker that says that its store makes up for it."""
+        """As after an answer that was lost, `start` included; for a tracker that sets `takes_calls_twice`."""
         if not self.takes_calls_twice:
             pytest.skip("the tracker does not raise temporary errors")
         point = Metric("loss", 0.5, 1, run.started)
-        tracker.start(run)
+        for _ in range(2):
+            tracker.start(run)
         for _ in range(2):
             tracker.log_params({"lr": 0.1})
             tracker.log_tags({"team": "a"})
@@ -273,6 +316,26 @@ class TrackerConformance:
         assert plain(tracker.state()) == tracker.state()
         tracker.end("FINISHED")
 
+    def test_the_process_and_what_was_given_stay_as_they_were(self, tracker: Tracker, run: Run) -> None:
+        """All calls come from a thread that is not the main one; what belongs to the process is the caller's."""
+        params, tags = {"hidden": [64, 64], "nested": {"a": 1}}, {"team": "a"}
+        metrics = [Metric("loss", 0.5, 1, run.started)]
+        given = copy.deepcopy((params, tags, metrics))
+
+        def tell() -> None:
+            tracker.start(run)
+            tracker.log_params(params)
+            tracker.log_tags(tags)
+            tracker.log_metrics(metrics)
+            tracker.end("FINISHED")
+
+        tracker.prepare()  # imports what it needs
+        before = _process()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(tell).result()
+        assert _process() == before
+        assert (params, tags, metrics) == given
+
     def test_what_passes_is_told_from_what_does_not(self, tracker: Tracker) -> None:
         """What the network does passes; a bug does not."""
         assert tracker.is_temporary(TemporaryError("503"))
@@ -288,6 +351,12 @@ class TrackerConformance:
         tracker.end("FINISHED")
         assert tracker.info() == before
         assert dumps(before).startswith("{")
+
+
+def _process() -> tuple[object, ...]:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    hooks = sys.exit, sys.excepthook, threading.excepthook, sys.stdout, sys.stderr
+    return os.getcwd(), dict(os.environ), handlers, hooks, logging.getLogger().level
 
 
 def _kept(field: T | None) -> T:

@@ -7,13 +7,17 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import TrackerError
 from .images import decode_png
 from .journal import Entry
 from .run import JSON, DatasetInput, Metric, ModelFile, Run
 from .strict_json import plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VERSION = 1
 
@@ -84,6 +88,10 @@ def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
             return (directory / entry["path"], entry["name"])
         case "log_image":
             return (decode_png((directory / entry["path"]).read_bytes()), entry["name"], entry["step"])
+        case "log_histogram":
+            return entry["name"], *_arrays(entry), entry["step"]
+        case "log_graph":
+            return (directory / entry["path"],)
         case "log_inputs":
             return ([DatasetInput(**each) for each in entry["inputs"]],)
         case "log_model":
@@ -99,6 +107,12 @@ def _model(content: dict[str, Any], directory: Path) -> ModelFile:
     if not path.is_file():
         raise FileNotFoundError(f"the file {str(path)!r} is gone")
     return ModelFile(**{**content, "path": path, "requirements": tuple(content["requirements"])})
+
+
+def _arrays(entry: Entry) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    import numpy as np
+
+    return np.array(entry["counts"], np.int64), np.array(entry["edges"], np.float64)
 
 
 def merged(found: Iterable[tuple[Entry | None, int]]) -> Iterator[tuple[Entry | None, int]]:

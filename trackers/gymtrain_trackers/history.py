@@ -23,6 +23,9 @@ class HistoryTracker(Tracker):
         metrics: Lists of `(step, value)` by key, in the order in which they came.
         assets: The path by name.
         images: The uint8 array by `(name, step)`.
+        histograms: The counts, int64 of shape `(bins,)`, and the edges, float64 of shape `(bins + 1,)`, by
+            `(name, step)`.
+        graph: The path of the file that shows the model.
         inputs: The data of the run.
         models: The models by name.
         status: None before `end`.
@@ -36,7 +39,6 @@ class HistoryTracker(Tracker):
 
     name = "history"
     is_lasting = False
-    takes_models = True
 
     def __init__(self) -> None:
         self.run: Run | None = None
@@ -45,6 +47,8 @@ class HistoryTracker(Tracker):
         self.metrics: dict[str, list[tuple[int, float]]] = {}
         self.assets: dict[str, Path] = {}
         self.images: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self.histograms: dict[tuple[str, int], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        self.graph: Path | None = None
         self.inputs: list[DatasetInput] = []
         self.models: dict[str, ModelFile] = {}
         self.status: Status | None = None
@@ -71,6 +75,12 @@ class HistoryTracker(Tracker):
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
         self.images[name, step] = image
+
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        self.histograms[name, step] = counts, edges
+
+    def log_graph(self, path: Path) -> None:
+        self.graph = path
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self.inputs.extend(inputs)

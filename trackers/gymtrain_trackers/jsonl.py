@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError
 from .files import AppendFile
@@ -14,13 +14,17 @@ from .run import JSON, DatasetInput, Metric, Run, Status
 from .strict_json import dumps, plain
 from .tracker import Tracker
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class JSONLinesTracker(Tracker):
     """Appends one strict JSON object per line to a file, for other programs to read.
 
-    Each object has a `kind`: `start`, `params`, `tags`, `metric`, `asset`, `input` or `end`. A value that is not finite
-    is the string `NaN`, `Infinity` or `-Infinity`. Images and models are left out. A run that is told again goes on
-    behind its last complete line.
+    Each object has a `kind`: `start`, `params`, `tags`, `metric`, `histogram`, `asset`, `input` or `end`. A value
+    that is not finite is the string `NaN`, `Infinity` or `-Infinity`. Images, models and graphs are left out. A run that
+    is told again goes on behind its last complete line.
 
     Args:
         path: The file; None means `metrics.jsonl` in the directory of the run. A relative path is taken from the
@@ -67,6 +71,10 @@ class JSONLinesTracker(Tracker):
 
     def log_asset(self, path: Path, name: str) -> None:
         self._write({"kind": "asset", "name": name, "path": path})
+
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        bins = {"counts": counts.tolist(), "edges": edges.tolist()}
+        self._write({"kind": "histogram", "name": name, "step": step, **bins})
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         self._write(*({"kind": "input", **asdict(each)} for each in inputs))

@@ -31,7 +31,7 @@ from .mlflow_store import (
 )
 from .run import ENDING_TAGS, JSON, DatasetInput, Metric, ModelFile, Run, Status
 from .strict_json import as_text, plain
-from .tracker import Tracker
+from .tracker import Tracker, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +98,7 @@ class MLflowTracker(Tracker):
         if artifact_location is not None and "://" not in artifact_location:
             artifact_location = str(Path(artifact_location).absolute())
         self._given_location = artifact_location
-        self.takes_models = log_model
+        self.wants = frozenset[Wanted]({"models"} if log_model else ())
         self._surroundings = Surroundings.here(run_id, parent_run_id, experiment_id)
         self._metric_keys, self._param_keys, self._tag_keys = Keys(), Keys(), Keys()
         self._params: dict[str, str] = {}
@@ -110,7 +110,7 @@ class MLflowTracker(Tracker):
 
     def prepare(self) -> None:
         import_mlflow()
-        if self.takes_models:
+        if self.wants:
             import mlflow.pyfunc  # noqa: F401
 
     def start(self, run: Run) -> None:
@@ -158,7 +158,7 @@ class MLflowTracker(Tracker):
         where: dict[str, JSON] = {
             "tracking_uri": without_password(store.tracking_uri),
             "artifact_location": self._given_location,
-            "log_model": self.takes_models,
+            "log_model": bool(self.wants),
         }
         return where | self._surroundings.arguments(run, store)
 
@@ -237,7 +237,7 @@ class MLflowTracker(Tracker):
         self._client.log_inputs(self._run_id, [_dataset_input(each) for each in inputs])
 
     def log_model(self, model: ModelFile) -> None:
-        if self.takes_models:
+        if self.wants:
             store_model(self._client, str(self._info["experiment_id"]), self._run_id, model)
 
     def end(self, status: Status) -> None:

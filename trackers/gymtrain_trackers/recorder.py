@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import isfinite
 from operator import index
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,7 @@ from .recorded import Recorded
 from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status, path_part
 from .strict_json import number, plain
 from .syncing import RunFiles, recipes, repair_dead
-from .tracker import Tracker
+from .tracker import Tracker, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,6 +210,43 @@ class Recorder:
             folders = [path_part(part) for part in name.split("/")]
             self.log_asset(path, "/".join(["figures", *folders]) + ".png")
 
+    def log_histogram(self, name: str, counts: Sequence[int], edges: Sequence[float], step: int) -> None:
+        """Log how many values lie between edges; worth the time where `wants` has `"histograms"`.
+
+        Args:
+            name: Such as `gradients/0.weight`.
+            counts: Whole numbers, shape `(bins,)`; also an array.
+            edges: Finite numbers that grow, shape `(bins + 1,)`; also an array.
+            step: As for metrics.
+
+        Raises:
+            ArgumentError: the counts or edges are not of these shapes, or not such numbers.
+        """
+        try:
+            whole, limits = [index(count) for count in counts], [float(edge) for edge in edges]
+        except TypeError as error:
+            raise ArgumentError(f"histogram {name!r}: {error}; expected whole numbers and edges") from error
+        grow = all(low < high for low, high in pairwise(limits)) and all(isfinite(edge) for edge in limits)
+        if not whole or len(limits) != len(whole) + 1 or not grow:
+            raise ArgumentError(
+                f"histogram {name!r}: got {len(whole)} counts and {len(limits)} edges, {limits[:1]} to {limits[-1:]}; "
+                "expected one edge more than counts, finite and growing"
+            )
+        self._record({"verb": "log_histogram", "name": name, "counts": whole, "edges": limits, "step": index(step)})
+
+    def log_graph(self, path: str | Path) -> None:
+        """Log a model that a file shows, a serialized `GraphDef`; worth the time where `wants` has `"graph"`.
+
+        The file must stay as it is until `close`.
+
+        Raises:
+            FileNotFoundError: there is nothing at `path`.
+        """
+        path = Path(path).absolute()
+        if not path.is_file():
+            raise FileNotFoundError(f"graph {str(path)!r} does not exist")
+        self._record({"verb": "log_graph", "path": self._reference(path)})
+
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         """Log which data the run uses."""
         entry = inputs_entry(list(inputs))
@@ -228,11 +266,6 @@ class Recorder:
         self._record(model_entry(model, self._reference(model.path)))
 
     @property
-    def takes_models(self) -> bool:
-        """Whether some tracker stores models."""
-        return any(tracker.takes_models for tracker in self._trackers.values())
-
-    @property
     def is_lasting(self) -> bool:
         """Whether some tracker stores what outlives the process."""
         return any(tracker.is_lasting for tracker in self._trackers.values())
@@ -250,6 +283,11 @@ class Recorder:
         if self._is_open:
             self._finish(status)
         self._report(may_raise=True)
+
+    @property
+    def wants(self) -> frozenset[Wanted]:
+        """What a tracker of this run asks for: `"histograms"`, `"graph"`, `"models"`."""
+        return frozenset[Wanted]().union(*(tracker.wants for tracker in self._trackers.values()))
 
     def info(self) -> dict[str, JSON]:
         """Return by tracker where the run is, with `status` "ok" or "degraded" and then `error`.

@@ -16,10 +16,12 @@ from .tracker import Tracker
 ENTRY_POINTS = "gymtrain.trackers"
 
 _known: dict[str, str | type[Tracker]] = {
+    "comet": "gymtrain_trackers.comet:CometTracker",
     "history": "gymtrain_trackers.history:HistoryTracker",
     "jsonl": "gymtrain_trackers.jsonl:JSONLinesTracker",
     "mlflow": "gymtrain_trackers.mlflow:MLflowTracker",
     "tensorboard": "gymtrain_trackers.tensorboard:TensorBoardTracker",
+    "wandb": "gymtrain_trackers.wandb:WandbTracker",
 }
 
 T = TypeVar("T", bound=type[Tracker])

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArgumentError
+from .errors import ArgumentError, RejectedError
 from .event_file import EventFile
 from .images import encode_png
 from .run import ENDING_TAGS, JSON, Metric, Run, Status, path_part
 from .strict_json import as_text
-from .tracker import Tracker
+from .tracker import Tracker, Wanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,8 @@ class TensorBoardTracker(Tracker):
     Args:
         directory: What is given to `tensorboard --logdir`; None means `tensorboard` in the root of the run. A relative
             path is taken from the working directory at construction.
+        histograms: Whether to ask for histograms of the parameters and their gradients after each epoch.
+        graph: Whether to ask for the graph of the model.
 
     Raises:
         ArgumentError: the directory is a file.
@@ -44,10 +46,12 @@ class TensorBoardTracker(Tracker):
     name = "tensorboard"
     requires = ("tensorboard>=2.21",)
 
-    def __init__(self, directory: str | None = None) -> None:
+    def __init__(self, directory: str | None = None, histograms: bool = False, graph: bool = False) -> None:
         self._logdir = None if directory is None else Path(directory).absolute()
         if self._logdir is not None and self._logdir.exists() and not self._logdir.is_dir():
             raise ArgumentError(f"tensorboard directory: {directory!r} is a file; expected a directory")
+        asked: dict[Wanted, bool] = {"histograms": histograms, "graph": graph}
+        self.wants = frozenset(what for what, is_asked in asked.items() if is_asked)
         self._params: dict[str, Any] = {}
         self._tables: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
         self._changed: set[str] = set()
@@ -60,6 +64,7 @@ class TensorBoardTracker(Tracker):
 
     def prepare(self) -> None:
         import tensorboard.compat.proto.event_pb2
+        import tensorboard.plugins.histogram.metadata
         import tensorboard.plugins.hparams.metadata
         import tensorboard.plugins.text.metadata
         import tensorboard.util.tensor_util  # noqa: F401
@@ -107,6 +112,24 @@ class TensorBoardTracker(Tracker):
         with self._batch():
             self._write(step, self._time(), tag=name, image=picture)
 
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        import numpy as np
+        from tensorboard.plugins.histogram import metadata
+        from tensorboard.util import tensor_util
+
+        bins = tensor_util.make_tensor_proto(np.stack([edges[:-1], edges[1:], counts.astype(np.float64)], axis=1))
+        kind = metadata.create_summary_metadata(display_name=name, description="")
+        with self._batch():
+            self._write(step, self._time(), tag=name, metadata=kind, tensor=bins)
+
+    def log_graph(self, path: Path) -> None:
+        try:
+            graph = path.read_bytes()
+        except FileNotFoundError as error:
+            raise RejectedError([f"graph: {error}"]) from error
+        with self._batch():
+            self._add(self._time(), graph_def=graph)
+
     def end(self, status: Status) -> None:
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
@@ -127,7 +150,8 @@ class TensorBoardTracker(Tracker):
         }
 
     def arguments(self, run: Run) -> dict[str, JSON]:
-        return {"directory": str(self._logdir or run.root / "tensorboard")}
+        asked: dict[str, JSON] = {what: what in self.wants for what in ("histograms", "graph")}
+        return {"directory": str(self._logdir or run.root / "tensorboard"), **asked}
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from .errors import TemporaryError
 from .images import decode_png, figure_png
@@ -16,6 +16,8 @@ from .strict_json import plain
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Wanted: TypeAlias = Literal["histograms", "graph", "models"]
 
 _FOR_GOOD = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, ImportError)
 
@@ -56,9 +58,10 @@ class Tracker:
         name: What people call the tracker.
         requires: The packages that it imports, as `pip install` takes them.
         is_lasting: Whether what is stored outlives the process.
-        takes_models: Whether `log_model` stores anything; a model is only described where a tracker asks for it.
         got_on_at: When a call that takes long last got on, in the time of `time.monotonic`, so that nobody takes the
             tracker for stuck; 0.0 where no call does.
+        wants: What it asks for beyond what every run reports: what costs time is not computed where nobody wants it. It
+            is told of these all the same if another tracker of the run wants them.
         now: When what is told was logged, in unix time; 0.0 means at this moment.
 
     Example:
@@ -71,8 +74,8 @@ class Tracker:
     name: ClassVar[str] = "tracker"
     requires: ClassVar[tuple[str, ...]] = ()
     is_lasting: ClassVar[bool] = True
-    takes_models: bool = False
     got_on_at: float = 0.0
+    wants: frozenset[Wanted] = frozenset()
     now: float = 0.0
     _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
@@ -152,6 +155,12 @@ class Tracker:
     def log_figure(self, figure: Any, name: str, step: int) -> None:
         """Store a `matplotlib.figure.Figure` as an image."""
         self.log_image(decode_png(figure_png(figure)), name, step)
+
+    def log_histogram(self, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+        """Store how many values, int64 of shape `(bins,)`, lie between the edges, float64 of shape `(bins + 1,)`."""
+
+    def log_graph(self, path: Path) -> None:
+        """Store the model that the file shows: a `GraphDef` of TensorBoard, serialized."""
 
     def log_inputs(self, inputs: Sequence[DatasetInput]) -> None:
         """Store which data the run uses."""
