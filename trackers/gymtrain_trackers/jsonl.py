@@ -23,8 +23,8 @@ class JSONLinesTracker(Tracker):
     """Appends one strict JSON object per line to a file, for other programs to read.
 
     Each object has a `kind`: `start`, `params`, `tags`, `metric`, `histogram`, `asset`, `input` or `end`. A value
-    that is not finite is the string `NaN`, `Infinity` or `-Infinity`. Images, models and graphs are left out. A run that
-    is told again goes on behind its last complete line.
+    that is not finite is the string `NaN`, `Infinity` or `-Infinity`. Images, models and graphs are left out. A run
+    that is told again goes on behind its last complete line.
 
     Args:
         path: The file; None means `metrics.jsonl` in the directory of the run. A relative path is taken from the

@@ -206,7 +206,12 @@ def test_a_full_disk_costs_a_run_its_bundle_and_nothing_else(tiny, disk: Mount):
     root = disk("size=128k")
     trainer = tiny(
         model={"type": "mlp", "hidden": [200, 200]},
-        tracking={"root": str(root), "trackers": [{"type": "jsonl"}], "log_system_metrics": False},
+        tracking={
+            "root": str(root),
+            "trackers": [{"type": "jsonl"}],
+            "log_system_metrics": False,
+            "log_figures": False,
+        },
     )
 
     with pytest.warns(UserWarning, match="the run keeps no bundle: .*No space left on device") as told:
