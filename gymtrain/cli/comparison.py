@@ -17,7 +17,7 @@ SECTIONS = ("spec", "data", "environment", "metrics")
 _PARTIAL = {"environment"}
 # What a run has beside its quality: how long it took, how it used the machine, and its single steps.
 _ASIDE = ("batch/", "system/", "time/", "perf/", "model/")
-_METRIC_ORDER = ("best/", "test/", "val/", "train/")
+_METRIC_ORDER = ("best/", "final/", "test/", "val/", "train/")
 
 
 class Row(NamedTuple):

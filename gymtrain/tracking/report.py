@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from gymtrain.errors import TrainingError
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
+from gymtrain.tracking.provenance import checkout, requirements
 from gymtrain.tracking.system import SystemMetrics
 from gymtrain_trackers import (
     DatasetInput,
@@ -183,9 +185,10 @@ class Report:
         source = {"type": name}
         self._recorder.log_inputs([DatasetInput(name, digest[:36], part, source, schema, profile)])
 
-    def machine(self, hardware: Mapping[str, Any]) -> None:
-        """Report what the run ran on, to filter by."""
+    def machine(self, hardware: Mapping[str, Any], device: str) -> None:
+        """Report what the run ran on and was made from: tags to filter by, and files that hold all of it."""
         cpu, libraries = hardware["cpu"], hardware["libraries"]
+        memory = hardware["memory"]["limit_bytes"] or hardware["memory"]["total_bytes"] or 0
         tags = {
             "gymtrain.version": libraries.get("gymtrain"),
             "gymtrain.torch": libraries.get("torch"),
@@ -193,8 +196,14 @@ class Report:
             "gymtrain.cpu": cpu["brand"],
             "gymtrain.cores": cpu["cores"],
             "gymtrain.gpu": ", ".join(gpu["name"] for gpu in hardware["gpu"]) or "none",
+            "gymtrain.device": device,
+            "gymtrain.memory_gb": f"{memory / 1e9:.1f}",
         }
         self._recorder.log_tags({key: str(value) for key, value in tags.items()})
+        self._recorder.log_tags({f"gymtrain.{key}": value for key, value in self._checkout.items()})
+        if self.is_shown:
+            self._file("hardware.json", json.dumps(hardware, indent=2, ensure_ascii=False))
+            self._file("requirements.txt", requirements())
 
     def description(self, text: str) -> None:
         """Report what people read on the run's page, in Markdown."""
@@ -237,7 +246,12 @@ class Report:
     @property
     def wants_figures(self) -> bool:
         """Whether what was learned is to be drawn."""
-        return self._options.log_figures and bool(self._names)
+        return self._options.log_figures and self.is_shown
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there are trackers, so that it is worth the time to find out what people like to see."""
+        return bool(self._names)
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -276,8 +290,13 @@ class Report:
             "checkpoint_dir": str(self.run.directory / "checkpoints"),
             "tensorboard_dir": tensorboard.get("directory"),
             "ui": mlflow.get("ui") or tensorboard.get("ui"),
+            "checkout": self._checkout,
             "trackers": trackers,
         }
+
+    @cached_property
+    def _checkout(self) -> dict[str, str]:
+        return checkout() if self.is_shown else {}
 
     def _first_spec(self) -> str | None:
         try:
@@ -287,7 +306,7 @@ class Report:
 
     def _file(self, name: str, text: str) -> None:
         """Report a text as a file, where somebody shows files; without room for it, the run goes on."""
-        if not self._names:
+        if not self.is_shown:
             return
         path = self.run.directory / name
         try:

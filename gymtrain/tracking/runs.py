@@ -30,7 +30,10 @@ _MACHINE_TAGS = {
     "gymtrain.cpu": "cpu",
     "gymtrain.cores": "cores",
     "gymtrain.gpu": "gpu",
-    "mlflow.source.git.commit": "git commit",
+    "gymtrain.device": "device",
+    "gymtrain.git_commit": "git_commit",
+    "gymtrain.git_branch": "git_branch",
+    "gymtrain.git_dirty": "git_dirty",
 }
 
 
@@ -327,6 +330,9 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
     values = {
         key: _number(value[-1] if isinstance(value, list) else value) for key, value in metrics.items() if value != []
     }
+    epochs = max((len(value) for value in metrics.values() if isinstance(value, list)), default=0)
+    if epochs:
+        values["final/epoch"] = float(epochs)
     best = _dict(result.get("best"))
     epoch = best.get("epoch")
     if not isinstance(epoch, int) or epoch < 1:
@@ -353,6 +359,7 @@ def _environment(tags: Mapping[str, str], result: Mapping[str, Any]) -> dict[str
             "cores": _dict(machine.get("cpu")).get("cores"),
             "gpu": ", ".join(str(_dict(gpu).get("name")) for gpu in gpus) or "none" if isinstance(gpus, list) else None,
             "device": _dict(result.get("execution")).get("device"),
+            **_dict(_dict(result.get("run")).get("checkout")),
             **_dict(machine.get("libraries")),
         }
         told |= {name: str(value) for name, value in known.items() if value is not None}

@@ -54,6 +54,24 @@ def estimate(predictor: Predictor, repetitions: int) -> dict[str, Any]:
     return found
 
 
+def latency_ms(predictor: Predictor, repetitions: int = 50, seconds: float = 0.2) -> tuple[float, float]:
+    """Return mean and standard deviation of the time that the prediction of one raw row takes, in milliseconds.
+
+    Args:
+        predictor: What was learned, with examples.
+        repetitions: How often it is timed, at the most.
+        seconds: When to be content with fewer, but for three.
+    """
+    one = _rows(predictor, 1)
+    predictor.scores(one)  # the first one makes what the others use again
+    spent: list[float] = []
+    while len(spent) < 3 or (len(spent) < repetitions and sum(spent) < seconds):
+        began = perf_counter()
+        predictor.scores(one)
+        spent.append(perf_counter() - began)
+    return 1e3 * float(np.mean(spent)), 1e3 * float(np.std(spent))
+
+
 def _of_module(predictor: Predictor, learner: TorchLearner) -> dict[str, Any]:
     parameters = list(learner.module.parameters())
     sizes: dict[str, int] = {}

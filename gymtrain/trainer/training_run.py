@@ -19,12 +19,14 @@ from gymtrain.data.frames import Frame
 from gymtrain.errors import NonFiniteLossError
 from gymtrain.hardware import collect_in_background
 from gymtrain.models.contract import Learner, LibraryLearner
+from gymtrain.models.seeding import seeded
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report, no_autologging
 from gymtrain.tracking.params import written
 from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
 from gymtrain.trainer.drawing import write_graph
+from gymtrain.trainer.estimation import latency_ms
 from gymtrain.trainer.fitting import Fitting, make_learner
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.keeping import keep_bundle
@@ -225,6 +227,7 @@ class TrainingRun:
         best = fitting.best
         summary: dict[str, float] = {f"time/{stage}_s": value for stage, value in self.state.elapsed.items()}
         summary["time/total_s"] = seconds
+        summary["final/epoch"] = max(self.state.epoch, 1)
         if best.epoch is not None:
             summary["best/epoch"] = best.epoch
             summary |= {f"best/{name.replace('/', '_')}": value for name, value in best.metrics.items()}
@@ -234,11 +237,15 @@ class TrainingRun:
             parameters = list(fitting.learner.module.parameters())
             summary["model/params_total"] = sum(each.numel() for each in parameters)
             summary["model/params_trainable"] = sum(each.numel() for each in parameters if each.requires_grad)
+        if self.report.is_shown and self.predictor is not None:
+            with self.report.attempt("the time of a prediction"), seeded(self.experiment.model.training.seed):
+                mean, std = latency_ms(self.predictor)
+                summary |= {"model/inference_ms_mean": mean, "model/inference_ms_std": std}
         # Where there was nothing left to do, what was measured when it was done stays.
         self.report.summary(self._tested | summary, epoch=self._kept_epoch(fitting), again=fitting.has_trained)
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
-        self.report.machine(self.hardware())
+        self.report.machine(self.hardware(), str(fitting.execution.get("device", "cpu")))
         sizes = {part: len(rows) for part, rows in data.rows.items()}
         result = {"metrics": fitting.history | self._tested, "best": best.to_dict()}
         self.report.description(model_card(self.spec, data.task.to_dict(), result, sizes))

@@ -129,6 +129,9 @@ class Recorder:
             if isinstance(error, Exception):
                 self._log_error(error)
             self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            if isinstance(error, TrackerError):  # what else a tracker missed belongs to what was raised already
+                for failure in self._taken():
+                    error.add_note(failure.message)
             self._report(may_raise=False)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -390,15 +393,19 @@ class Recorder:
     def _report(self, *, may_raise: bool) -> None:
         if not self._failures:
             return
-        failures: list[Failure] = []
-        while self._failures:
-            failures.append(self._failures.popleft())
+        failures = self._taken()
         if failures and may_raise and self._on_error == "raise":
             raise TrackerError("\n".join(failure.message for failure in failures)) from failures[0].error
         place = shlex.quote(str(self.run.directory))
         for failure in failures:
             hint = f"{failure.message} (`gymtrain sync {place}` delivers what is missing)"
             warnings.warn(hint, TrackingWarning, stacklevel=4)
+
+    def _taken(self) -> list[Failure]:
+        failures: list[Failure] = []
+        while self._failures:
+            failures.append(self._failures.popleft())
+        return failures
 
     def _journal_failed(self, message: str, error: OSError) -> None:
         self._failures.append(Failure(message, error))
