@@ -35,7 +35,7 @@ def root(browser, tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def trainer(root, name, lr, experiment="rates"):
+def trainer(root, name, lr):
     return Trainer(
         dataset={
             "dataset": {"type": "iris"},
@@ -48,7 +48,7 @@ def trainer(root, name, lr, experiment="rates"):
         },
         tracking={
             "root": str(root),
-            "experiment": experiment,
+            "experiment": "rates",
             "run_name": name,
             "tags": {"team": "flowers"},
             "log_every_n_steps": 1,
@@ -168,14 +168,16 @@ def test_the_tab_of_system_metrics_has_a_chart_of_each(mlflow, results):
     assert {name for chart in drawn for name in chart} == {"bold"}
 
 
-def test_the_tab_of_artifacts_shows_a_figure(page, mlflow_server, root):
-    run = trainer(root, "range", 0.1, experiment="search").find_lr(steps=10)["run"]
+def test_the_tab_of_artifacts_shows_the_bundle_and_a_figure_by_its_name(page, mlflow_server, results):
+    run = results["bold"]["run"]
     mlflow = MLflowPages(page, mlflow_server.url, run["experiment_id"])
 
     mlflow.run(run["run_id"], "artifacts")
-    mlflow.preview("images", ".png")
+    for name in ("figures", "model", "spec.json", "hardware.json", "requirements.txt", "history.csv"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    mlflow.preview("figures", "confusion_matrix.png")
 
-    picture = page.get_by_role("img", name="learning_rate")
+    picture = page.get_by_role("img", name="confusion_matrix")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
