@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from gymtrain.data.batch import Batch
 from gymtrain.errors import TrainingError
@@ -29,6 +30,10 @@ Key = tuple[int, npt.NDArray[np.int64]]
 # What a hanging worker is asked to write its stack on; not there on Windows.
 _SAY_WHERE = getattr(signal, "SIGUSR1", None)
 _SECONDS_TO_SAY = 1.0
+# How often it is looked whether the workers are alive, while a batch does not come.
+_LOOK_SECONDS = 1.0
+# How long a process that was killed may take to be gone: the system takes its memory back first.
+_DYING_SECONDS = 4.0
 
 
 class Workers:
@@ -63,7 +68,7 @@ class Workers:
                 batch_size=None,
                 sampler=self._keys,
                 num_workers=count,
-                timeout=timeout,
+                timeout=min(timeout, _LOOK_SECONDS),
                 pin_memory=pin,
                 persistent_workers=True,
                 collate_fn=_as_it_is,
@@ -82,23 +87,32 @@ class Workers:
         """
         self._keys.given = keys
         with _more_than_cores():
-            batches = iter(self._loader)
+            batches: Any = iter(self._loader)
+        _leave_deaths_to_us(batches)
         while True:
             try:
-                batch = next(batches)
+                batch = self._next(batches)
             except StopIteration:
                 return
+            yield batch
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        began = time.monotonic()
+        while True:
+            try:
+                return next(batches)
             except (RuntimeError, OSError, EOFError) as error:  # the last two where a worker dies while it hands over
-                if "timed out" in str(error):
+                is_late = "timed out" in str(error)
+                died = self._died(patience=0.0 if is_late else _DYING_SECONDS)
+                if died:
+                    raise TrainingError(f"a worker died: {died}; is there enough memory?") from error
+                if not is_late:
+                    raise
+                if time.monotonic() - began >= self._timeout:
                     raise TrainingError(
                         f"a batch did not come within {self._timeout:g} s (model.training.worker_timeout); the workers "
                         f"stand here:\n{self._where()}"
                     ) from error
-                died = self._died()
-                if died:
-                    raise TrainingError(f"a worker died: {died}; is there enough memory?") from error
-                raise
-            yield batch
 
     def close(self) -> None:
         """End the processes; one that hangs is ended after 5 s."""
@@ -109,12 +123,14 @@ class Workers:
             self._loader._iterator = None
         self._stacks.cleanup()
 
-    def _died(self) -> str:
-        """Return which workers are no more, and of what."""
-        workers = getattr(self._loader._iterator, "_workers", ())
-        # One may be noticed before it is quite dead.
-        wait([worker.sentinel for worker in workers], timeout=1.0)
-        codes = {worker.pid: worker.exitcode for worker in workers if worker.exitcode}
+    @property
+    def _processes(self) -> list[Any]:
+        return list(getattr(self._loader._iterator, "_workers", ()))
+
+    def _died(self, patience: float) -> str:
+        """Return which workers are no more, and of what; one may be noticed before it is quite dead."""
+        wait([worker.sentinel for worker in self._processes], timeout=patience)
+        codes = {worker.pid: worker.exitcode for worker in self._processes if worker.exitcode}
         return ", ".join(
             f"process {process} of {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
             for process, code in codes.items()
@@ -122,11 +138,19 @@ class Workers:
 
     def _where(self) -> str:
         """Return the stack of each worker, from the innermost call on."""
-        files = sorted(Path(self._stacks.name).iterdir())
+        files = [Path(self._stacks.name) / str(worker.pid) for worker in self._processes if worker.is_alive()]
+        files = [file for file in files if file.exists()]
         for file in files:
             _ask(int(file.name))
         time.sleep(_SECONDS_TO_SAY)
         return "\n".join(f"process {file.name}:\n{_own_part(file.read_text())}" for file in files)
+
+
+def _leave_deaths_to_us(batches: Any) -> None:
+    """Keep torch from raising, out of a signal handler and thus anywhere in the training, that a worker died."""
+    if batches._worker_pids_set:
+        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]
+        batches._worker_pids_set = False
 
 
 @contextmanager
