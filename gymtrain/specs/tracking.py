@@ -43,6 +43,16 @@ def _check_name(value: Any) -> str | None:
 
 Name = Annotated[str | None, pydantic.PlainValidator(_check_name)]
 
+# What lies beside the experiments, under the root.
+_TAKEN = ("mlartifacts", "mlflow.db", "mlflow.db.lock", "tensorboard")
+
+
+def _check_experiment(value: Any) -> str | None:
+    name = _check_name(value)
+    if name is not None and name.lower() in _TAKEN:
+        raise fault(f"got {name!r}, which trackers have under the root already; expected another name")
+    return name
+
 
 class Tracking(Section):
     """The tracking spec.
@@ -56,7 +66,7 @@ class Tracking(Section):
 
     root: Annotated[str, pydantic.Field(min_length=1)] = "runs"
     """The folder that everything is written under."""
-    experiment: Name = None
+    experiment: Annotated[str | None, pydantic.PlainValidator(_check_experiment)] = None
     """The name that runs are grouped by; null for the dataset's type."""
     run_name: Name = None
     """The name of the run; null for the model's type and the first digits of the spec's SHA-256."""

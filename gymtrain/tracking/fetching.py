@@ -37,6 +37,16 @@ def fetched(address: str, tracking_uri: str | None) -> Iterator[Path]:
     Raises:
         BundleError: `not_fetched`: There is no such store, run, model or file, or it cannot be reached.
     """
+    given: object = tracking_uri
+    if given is not None and not isinstance(given, str):
+        raise BundleError(
+            f"tracking_uri: got {given!r}; expected text such as 'sqlite:///runs/mlflow.db', or None",
+            reason="not_fetched",
+        )
+    if ".." in address.split("/"):
+        raise BundleError(
+            f"{address!r} leaves the artifacts of its run; expected a path within them", reason="not_fetched"
+        )
     from gymtrain_trackers.mlflow_models import fetch_model
 
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as directory:

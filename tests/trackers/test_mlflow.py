@@ -476,7 +476,7 @@ tables._upgrade_db = die
 MLflowTracker().start(Run.new(Path(sys.argv[1]), "sweep", "dies"))
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False, stderr=subprocess.DEVNULL)
-    (tmp_path / ".mlflow.db.part-journal").write_bytes(b"half")
+    (tmp_path / ".mlflow.db.0.part-journal").write_bytes(b"half")
 
     tracker, run = MLflowTracker(), Run.new(tmp_path, "sweep", "lives")
     tracker.start(run)
@@ -484,7 +484,7 @@ MLflowTracker().start(Run.new(Path(sys.argv[1]), "sweep", "dies"))
 
     assert done.returncode == -signal.SIGKILL
     assert tracker.info()["experiment_id"] == "1"
-    assert not list(tmp_path.glob(".mlflow.db.part*"))
+    assert not list(tmp_path.glob(".mlflow.db.*part*"))
 
 
 def test_mlflow_understands_the_schema_of_an_input():
@@ -498,3 +498,16 @@ def test_mlflow_understands_the_schema_of_an_input():
 
     assert [(each.name, each.type.name) for each in ages_and_cities] == [("age", "double"), ("city", "string")]
     assert (rows.shape, rows.type.name) == ((-1, 8, 8), "float32")
+
+
+def test_two_new_stores_of_one_process_are_made_one_after_the_other(tmp_path):
+    uris = [f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "other")]
+    first = [MLflowTracker(uri) for uri in uris]
+
+    with Recorder(first, Run.new(tmp_path, "digits", "first"), on_error="raise") as recorder:
+        recorder.log_params({"lr": 0.1})
+    with Recorder([MLflowTracker()], Run.new(tmp_path, "digits", "second"), on_error="raise") as recorder:
+        recorder.log_params({"lr": 0.2})
+
+    assert [tracker.info()["tracking_uri"] for tracker in first] == uris
+    assert (tmp_path / "mlflow.db").is_file()

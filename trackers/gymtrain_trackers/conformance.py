@@ -54,9 +54,9 @@ class Stored:
         images: The shape by `(name, step)`; the name may be rewritten but not the last part of it.
         inputs: The context by name of the data.
         status: What `end` was given.
-        models: The content of the file of each model by its name.
         histograms: How many values there are in all, by `(name, step)`.
         graph: The content of the file that shows the model.
+        models: The content of the file of each model by its name.
     """
 
     params: Mapping[str, str] | None = None
@@ -66,9 +66,9 @@ class Stored:
     images: Mapping[tuple[str, int], tuple[int, ...]] | None = None
     inputs: Mapping[str, str] | None = None
     status: Status | None = None
-    models: Mapping[str, bytes] | None = None
     histograms: Mapping[tuple[str, int], int] | None = None
     graph: bytes | None = None
+    models: Mapping[str, bytes] | None = None
 
 
 class TrackerConformance:

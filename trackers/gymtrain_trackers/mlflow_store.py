@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import shlex
+import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -137,8 +140,20 @@ def _alone(database: Path) -> Iterator[None]:
     from filelock import FileLock
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+    # And alembic, which fills them, keeps what it works on in globals: one database of this process at a time.
+    with _opening, FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
         yield
+
+
+_opening = threading.Lock()
+
+
+def _new_lock_in_child() -> None:
+    global _opening
+    _opening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock_in_child)
 
 
 def _create(database: Path, artifact_location: str | None) -> None:
@@ -147,9 +162,10 @@ def _create(database: Path, artifact_location: str | None) -> None:
 
     if database.exists() and database.stat().st_size:
         return
-    part = database.with_name(f".{database.name}.part")
-    for path in (part, Path(f"{part}-journal"), Path(f"{part}-wal")):
-        path.unlink(missing_ok=True)
+    for left in database.parent.glob(f".{glob.escape(database.name)}.*.part*"):
+        left.unlink(missing_ok=True)
+    # A name of its own: MLflow keeps connections by name, also one to a file of a failed attempt.
+    part = database.with_name(f".{database.name}.{uuid.uuid4().hex}.part")
     made = SqlAlchemyStore(f"sqlite:///{part}", artifact_location or str(database.parent / "mlartifacts"))
     made._dispose_engine()
     part.replace(database)

@@ -67,7 +67,7 @@ def tracker_class(name: str) -> type[Tracker]:
 
     Example:
         >>> list(inspect.signature(tracker_class("tensorboard")).parameters)
-        ['directory']
+        ['directory', 'histograms', 'graph']
     """
     found = _known.get(name) or _installed().get(name)
     if found is None:

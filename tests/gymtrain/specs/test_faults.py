@@ -382,6 +382,8 @@ def test_a_wrong_training_argument_is_one_fault(given: Any, path: str, message: 
         ({"experiment": "a\\b"}, "tracking.experiment", "expected a name without slashes"),
         ({"experiment": ".."}, "tracking.experiment", "^got '..'; expected a name without slashes that does not begin"),
         ({"experiment": "  "}, "tracking.experiment", "expected a name"),
+        ({"experiment": "MLflow.db"}, "tracking.experiment", "^got 'MLflow.db', which trackers have under the root"),
+        ({"experiment": "tensorboard"}, "tracking.experiment", "already; expected another name$"),
         ({"experiment": 3}, "tracking.experiment", "^got 3; expected a name"),
         ({"run_name": ""}, "tracking.run_name", "^got ''; expected a name"),
         ({"run_name": "a\nb"}, "tracking.run_name", "expected a name without line breaks and control characters$"),

@@ -261,3 +261,15 @@ def test_loading_from_mlflow_changes_nothing_in_the_process(trainer):
     Trainer.load(f"runs:/{run_id(trainer)}")
 
     assert (mlflow.get_tracking_uri(), mlflow.active_run()) == before
+
+
+@pytest.mark.parametrize(
+    ("address", "tracking_uri", "words"),
+    [
+        ("runs:/0123/model", 5, r"tracking_uri: got 5; expected text such as"),
+        ("runs:/0123/../other", None, r"'runs:/0123/\.\./other' leaves the artifacts of its run"),
+    ],
+)
+def test_what_cannot_be_an_address_in_mlflow_is_refused_before_anything_is_asked(address, tracking_uri, words):
+    with pytest.raises(BundleError, match=words):
+        Trainer.load(address, tracking_uri=tracking_uri)
