@@ -126,8 +126,9 @@ class Pictures:
         positions = np.arange(count) * total // count
         device = learner.device if isinstance(learner, TorchLearner) else None
         with seeded(self._fitting.training.seed, device):  # a model that draws leaves the caller's generators alone
-            blocks = row_blocks(data.inputs[part][positions], ROWS_AT_A_TIME)
-            scores = np.concatenate([learner.scores(block) for block in blocks])
+            # A block at a time: the rows of images may fill most of the memory.
+            blocks = row_blocks(positions, ROWS_AT_A_TIME)
+            scores = np.concatenate([learner.scores(data.inputs[part][block]) for block in blocks])
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise ValueError(
