@@ -59,11 +59,13 @@ def _starts(stores: Stores, port: int | None, tensorboard_port: int | None) -> I
 
     if stores.tracking_uri is not None and stores.server is None:
         port = port or free_port()
-        command = [*_MODULE, "mlflow", "server", "--backend-store-uri", stores.tracking_uri, "--workers", "1"]
+        command = [*_MODULE, "mlflow", "server", "--workers", "1"]
         command += ["--host", HOST, "--port", str(port)]
         if stores.database is not None:
             command += ["--artifacts-destination", str(stores.database.parent / "mlartifacts")]
-        yield partial(Server, "MLflow", command, port, "health", _QUIET)
+        # Not as an argument, which everybody on the machine can read: it may hold a password.
+        store = {"MLFLOW_BACKEND_STORE_URI": stores.tracking_uri}
+        yield partial(Server, "MLflow", command, port, "health", _QUIET | store)
     if stores.tensorboard is not None:
         port = tensorboard_port or free_port()
         command = [*_MODULE, "tensorboard.main", "--logdir", str(stores.tensorboard)]

@@ -47,7 +47,8 @@ def keep_bundle(
         if not isinstance(error, SaveError):
             warnings.warn(f"the run keeps no bundle: {error}", stacklevel=5)
         return
-    report.bundle(path, partial(described, experiment, predictor))
+    with report.attempt("the bundle in the trackers"):  # to describe it, it predicts
+        report.bundle(path, partial(described, experiment, predictor))
 
 
 def described(experiment: Experiment, predictor: Predictor) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from gymtrain_trackers import DatasetInput, Metric, Recorder, Run, TrackerError, load, read_record, sync
 from gymtrain_trackers.entries import start_entry
+from gymtrain_trackers.files import RunLock
 from gymtrain_trackers.record import HEAD_BYTES, TAIL_BYTES
 
 DIES = """
@@ -156,3 +158,51 @@ def test_a_run_that_was_copied_is_where_it_is_now_and_is_not_written_to(tmp_path
 
     assert (record.run.root, record.run.directory) == (tmp_path / "here", directory)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in directory.iterdir()) == before
+
+
+def test_a_run_that_died_and_was_gone_on_with_is_no_longer_dead(tmp_path):
+    run = Run.new(tmp_path)
+    run.directory.mkdir(parents=True)
+    lines = [
+        start_entry(run, []),
+        {"verb": "log_tags", "tags": {"gymtrain.ended": "process died", "gymtrain.error": "x", "team": "a"}},
+        {"verb": "end", "status": "KILLED"},
+        start_entry(run, []),
+        {"verb": "end", "status": "FINISHED"},
+    ]
+    (run.directory / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    record = read_record(run.directory)
+
+    assert (record.status, record.tags) == ("FINISHED", {"team": "a"})
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"verb":[]}',
+        '{"verb":"log_metrics","metrics":[["loss",0.5,1e999,1.0]]}',
+        '{"verb":"log_metrics","metrics":[["loss",' + "9" * 400 + ",1,1.0]]}",
+        "[" * 100_000,
+        '{"verb":"log_params","params":[]}',
+    ],
+)
+def test_a_damaged_line_is_passed_over(tmp_path, damaged):
+    with Recorder([], Run.new(tmp_path)) as recorder:
+        recorder.log_params({"lr": 0.1})
+    path = recorder.run.directory / "journal.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], damaged, lines[-1]]) + "\n")
+
+    record = read_record(recorder.run.directory)
+
+    assert (record.status, record.params) == ("FINISHED", {"lr": 0.1})
+
+
+def test_readers_do_not_take_each_other_for_the_process_that_records(tmp_path):
+    with Recorder([], Run.new(tmp_path)) as recorder:
+        pass
+    with (recorder.run.directory / "journal.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as another reader does
+
+        assert not RunLock(recorder.run.directory).is_held_elsewhere()

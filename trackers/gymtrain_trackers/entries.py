@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,6 +107,9 @@ def _model(content: dict[str, Any], directory: Path) -> ModelFile:
     path = directory / content["path"]
     if not path.is_file():
         raise FileNotFoundError(f"the file {str(path)!r} is gone")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != content["sha256"]:
+            raise TrackerError(f"the file {str(path)!r} is not the one that was logged: its SHA-256 is another")
     return ModelFile(**{**content, "path": path, "requirements": tuple(content["requirements"])})
 
 

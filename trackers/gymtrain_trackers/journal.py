@@ -163,9 +163,9 @@ def entries(data: bytes, offset: int) -> Iterator[tuple[Entry | None, int]]:
         offset += len(line)
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
-        yield (entry if isinstance(entry, dict) and "verb" in entry else None), offset
+        yield (entry if isinstance(entry, dict) and isinstance(entry.get("verb"), str) else None), offset
 
 
 def read_journal(path: Path) -> Iterator[Entry]:

@@ -122,6 +122,7 @@ class MLflowTracker(Tracker):
             self._client.update_run(place.existing.info.run_id, status="RUNNING")
         found = place.existing or self._found(place.experiment_id, run) or self._created(place, run)
         self._attach(store, found)
+        _raise_rejected(place.refused)
 
     def resume(self, run: Run, state: Any) -> bool:
         from mlflow.exceptions import MlflowException

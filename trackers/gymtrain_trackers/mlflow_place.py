@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from .errors import ArgumentError, TrackingWarning
+from .errors import ArgumentError
 from .mlflow_errors import NOT_FOUND, status_of
 from .mlflow_store import Store, checked_uri, find_experiment
 from .run import JSON, Run
@@ -21,11 +20,15 @@ PARENT_TAG = "mlflow.parentRunId"
 
 
 class Place(NamedTuple):
-    """Where a run is put: `existing` is a run of MLflow to go on with; without it, one is made in the experiment."""
+    """Where a run is put: `existing` is a run of MLflow to go on with; without it, one is made in the experiment.
+
+    `refused` says what cannot be as it was asked for.
+    """
 
     existing: Any
     experiment_id: str
     parent_run_id: str | None
+    refused: list[str]
 
 
 class Surroundings(NamedTuple):
@@ -64,22 +67,25 @@ class Surroundings(NamedTuple):
         return {"run_id": run_id, "parent_run_id": self.parent_run_id or active, "experiment_id": experiment_id}
 
     def place(self, client: MlflowClient, run: Run, store: Store) -> Place:
-        """Return where a run belongs; `TrackingWarning` says what cannot be as it was asked for."""
+        """Return where a run belongs, and what cannot be as it was asked for."""
         active = self._active_in(store)
+        refused: list[str] = []
         parent_id = self.parent_run_id or active
         if self.run_id and self.run_id != active:
             found = _found(client, self.run_id)
             if found is None:
-                self._refuse("run_id", self.run_id, "is no run of this store; a new one is made")
+                refused.append(self._wish("run_id", self.run_id, "is no run of this store; a new one is made"))
             elif found.data.tags.get(RUN_TAG, run.id) == run.id:
-                return Place(found, found.info.experiment_id, None)
+                return Place(found, found.info.experiment_id, None, refused)
             else:
-                self._refuse("run_id", self.run_id, "holds another run already; a new one is made below it")
+                why = "holds another run already; a new one is made below it"
+                refused.append(self._wish("run_id", self.run_id, why))
                 parent_id = parent_id or self.run_id
         parent = _found(client, parent_id) if parent_id else None
         if parent_id and parent is None:
-            self._refuse("parent_run_id", parent_id, "is no run of this store; the run is below none")
-        return Place(None, self._experiment_id(client, run, store, parent), parent_id if parent is not None else None)
+            refused.append(self._wish("parent_run_id", parent_id, "is no run of this store; the run is below none"))
+        experiment_id = self._experiment_id(client, run, store, parent)
+        return Place(None, experiment_id, parent_id if parent is not None else None, refused)
 
     def _experiment_id(self, client: MlflowClient, run: Run, store: Store, parent: Any) -> str:
         if "experiment_id" not in self.wishes and self.experiment_id:
@@ -95,9 +101,8 @@ class Surroundings(NamedTuple):
     def _active_in(self, store: Store) -> str:
         return self.active[0] if self.active is not None and _bare(self.active[1]) == _bare(store.tracking_uri) else ""
 
-    def _refuse(self, name: str, value: str, why: str) -> None:
-        origin = f"MLFLOW_{name.upper()}" if name in self.wishes else name
-        warnings.warn(f"tracker 'mlflow': {origin}={value} {why}", TrackingWarning, stacklevel=2)
+    def _wish(self, name: str, value: str, why: str) -> str:
+        return f"{f'MLFLOW_{name.upper()}' if name in self.wishes else name}={value} {why}"
 
 
 def _active() -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from .entries import arguments
 from .errors import TrackerError
 from .files import RunLock
 from .journal import Entry, entries
-from .run import DatasetInput, Metric, Run, Status
+from .run import ENDING_TAGS, DatasetInput, Metric, Run, Status
 from .syncing import moved
 
 HEAD_BYTES = 128 << 10
@@ -92,6 +92,8 @@ def read_record(directory: str | Path) -> Record:
         match entry["verb"], told:
             case "start", Run():
                 run, trackers = told, list(_recipes(entry, told.root))
+                for tag in ENDING_TAGS:  # it goes on
+                    tags.pop(tag, None)
             case "log_params", dict():
                 params |= told
             case "log_tags", dict():
@@ -109,10 +111,13 @@ def read_record(directory: str | Path) -> Record:
     return Record(run, status, None if status == "RUNNING" else seen, params, tags, metrics, inputs, trackers)
 
 
+_DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError)
+
+
 def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any, float]]:
     """Yield the entries that say what the run comes to, what each tells a tracker, and when; 0 where it is silent."""
     for entry in _ends_of(path):
-        if entry["verb"] in _TOLD:
+        if isinstance(entry["verb"], str) and entry["verb"] in _TOLD:
             try:
                 (told,) = arguments(entry, directory)
                 if entry["verb"] == "log_metrics":
@@ -120,7 +125,7 @@ def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any, float
                     when = max((point.timestamp for point in told), default=0.0)
                 else:
                     when = float(entry.get("time", 0.0))
-            except (AttributeError, KeyError, TypeError, ValueError):  # damaged, yet still an object of JSON
+            except _DAMAGED:  # yet still an object of JSON
                 continue
             yield entry, told, when
 

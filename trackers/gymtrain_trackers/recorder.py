@@ -111,7 +111,11 @@ class Recorder:
         """Start the journal and the threads; return at once, while the trackers are being started."""
         self.run.directory.mkdir(parents=True, exist_ok=True)
         self._files = RunFiles(self.run.directory, self._journal_failed)
-        recorded = Recorded(self._files.journal)
+        try:
+            recorded = Recorded(self._files.journal)
+        except BaseException:  # a journal that is damaged in a way of its own; the lock must not stay
+            self._files.close()
+            raise
         self._recorded = recorded if recorded.starts else None
         self._group = Group(self._trackers, self._files.journal, self.run.directory, self._files.close, self._failures)
         self._is_open = True

@@ -219,5 +219,17 @@ def _made_again(journal: Journal, run: Run, given: Mapping[str, Tracker]) -> tup
 
 
 def moved(value: Any, before: str, root: Path) -> Any:
-    """Return an argument of a tracker as it is after the root of its run was moved from `before` to `root`."""
-    return value.replace(before, str(root)) if isinstance(value, str) and str(root) != before else value
+    """Return an argument of a tracker as it is after the root of its run was moved from `before` to `root`.
+
+    Example:
+        >>> moved("sqlite:////tmp/runs/mlflow.db", "/tmp/runs", Path("/mnt"))
+        'sqlite:////mnt/mlflow.db'
+        >>> moved("/tmp/runs2", "/tmp/runs", Path("/mnt"))
+        '/tmp/runs2'
+    """
+    if isinstance(value, str):
+        for scheme in ("sqlite:///", "file://", ""):
+            place = value.removeprefix(scheme)
+            if value.startswith(scheme) and f"{place}/".startswith(f"{before}/"):
+                return f"{scheme}{root}{place[len(before) :]}"
+    return value

@@ -189,12 +189,16 @@ def test_the_environment_or_the_caller_says_which_store(trainer, place, tmp_path
 
 
 def test_a_logged_model_and_a_registered_one_give_the_same(trainer, client, monkeypatch):
+    import mlflow
+
     (output,) = client.get_run(run_id(trainer)).outputs.model_outputs
     client.create_registered_model("plants")
     with monkeypatch.context() as patch:
         # Here MLflow looks into the store of the process, whatever its client was given.
         patch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+        mlflow.set_tracking_uri(client.tracking_uri)
         client.create_model_version("plants", source=f"models:/{output.model_id}", model_id=output.model_id)
+        mlflow.set_tracking_uri(None)
     client.set_registered_model_alias("plants", "champion", "1")
 
     for address in (output.model_id, "plants/1", "plants@champion", "plants/latest"):
