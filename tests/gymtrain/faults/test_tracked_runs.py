@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -18,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fault_injection import fill
+from fault_injection import Interposer, Operation, fill
 from faulty_training import AtEpoch, all_warnings
 from torch import Tensor, nn
 
@@ -238,6 +240,29 @@ def test_a_training_whose_disk_is_full_is_finished(root: Path, experiment: str, 
     status, rows = in_mlflow(root, run_of(place, experiment))
     assert status == result["status"] == "FINISHED"
     assert [step for name, step, *_ in rows if name == "batch/loss"] == list(range(1, 60 * 4 + 1))
+
+
+# F15, F48
+def test_a_training_whose_directory_becomes_read_only_is_finished(root: Path, experiment: str):
+    refused: list[str] = []
+
+    def refuse(_: int, operation: Operation) -> None:
+        if operation.kind in ("create", "mkdir", "rename", "unlink"):  # what is open already may be written to
+            refused.append(Path(operation.path).name)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), operation.path)
+
+    with contextlib.ExitStack() as stack, all_warnings() as told:
+        read_only = Interposer(lambda path: f"/{experiment}/" in path, refuse)
+        trainer = make_trainer(root, experiment, checkpoint={})
+        result = trainer.train([AtEpoch(2, lambda: stack.enter_context(read_only))])
+
+    directory = run_of(root, experiment)
+    assert refused
+    assert len([message for message in told if "the result is in trainer.result alone" in message]) == 1
+    assert result["status"] == "FINISHED"
+    assert not (directory / "result.json").exists()
+    assert in_mlflow(root, directory) == ("FINISHED", in_journal(directory))
+    assert steps_of_losses(directory) == list(range(1, 13))
 
 
 # F47
