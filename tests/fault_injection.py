@@ -8,6 +8,7 @@ cut may leave on a disk.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import io
 import os
@@ -287,3 +288,10 @@ DISK_ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO"
 
 def names_below(directory: Path, pattern: str) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob(pattern))
+
+
+def fill(directory: Path) -> None:
+    """Leave no byte free on a disk."""
+    with contextlib.suppress(OSError), open(directory / "ballast", "wb", buffering=0) as file:
+        while file.write(bytes(512)):
+            pass

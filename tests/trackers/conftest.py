@@ -34,7 +34,8 @@ class Proxy:
     """
 
     def __init__(self, server: MLflowServer) -> None:
-        self._server = server
+        self.server = server
+        """Where requests are passed on to; may change."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.fault = lambda method, path, body: "pass"
@@ -97,7 +98,7 @@ class Proxy:
             return
         if isinstance(fault, float):
             time.sleep(fault)
-        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         headers = {
             key: value
             for key, value in handler.headers.items()

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from servers import MLflowServer
 
 from gymtrain_trackers import Recorder, Run, TrackingWarning, read_journal, sync
 from gymtrain_trackers.mlflow import MLflowTracker
@@ -375,6 +376,34 @@ def test_a_run_that_the_server_has_forgotten_is_sent_anew(proxy, run, client):
 
     assert found(client, run).info.run_id != forgotten
     is_complete(client, run)
+
+
+# F50
+@pytest.mark.parametrize("is_away", [True, False], ids=["after a time", "at once"])
+def test_a_server_that_comes_back_with_an_empty_store_gets_all_of_the_run_again(proxy, run, client, tmp_path, is_away):
+    from mlflow import MlflowClient
+
+    (tmp_path / "empty").mkdir()
+    empty = MLflowServer(tmp_path / "empty")
+    wait = reached(proxy, run, client)
+
+    def loses_its_store():
+        wait()
+        if is_away:
+            proxy.stop()
+        proxy.server = empty
+
+    try:
+        warned = record(proxy, run, loses_its_store)
+        if is_away:
+            proxy.start()
+        result = synced(run)
+
+        assert len(warned) >= 1
+        assert result.undelivered == {"mlflow": 0}
+        is_complete(MlflowClient(empty.url), run)
+    finally:
+        empty.stop()
 
 
 # F47, F48

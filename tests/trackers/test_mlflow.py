@@ -428,36 +428,41 @@ def test_a_store_that_cannot_be_opened_does_not_stop_the_caller(tmp_path):
 STARTS_TOGETHER = """
 import sys, time
 from pathlib import Path
-from gymtrain_trackers import Run
+from gymtrain_trackers import Recorder, Run
 from gymtrain_trackers.mlflow import MLflowTracker, _schema
 import mlflow
 root, name = Path(sys.argv[1]), sys.argv[2]
 (root / f"{name}.ready").touch()
-while len(list(root.glob("*.ready"))) < 3:
-    time.sleep(0.001)
-tracker = MLflowTracker()
-tracker.start(Run.new(root, "sweep", name))
-tracker.log_metric("loss", 1.0, step=1)
-tracker.end("FINISHED")
+while len(list(root.glob("*.ready"))) < 8:
+    time.sleep(0.01)
+with Recorder([MLflowTracker()], Run.new(root, "sweep", name), close_timeout=120) as recorder:
+    recorder.log_params({"name": name})
+    for step in range(1, 101):
+        recorder.log_metrics({"loss": 1 / step}, step=step)
 """
 
 
+# F45
 @pytest.mark.slow
-def test_three_processes_may_create_one_store_together(tmp_path):
+def test_eight_processes_may_create_one_store_together_and_each_has_its_run_whole(tmp_path):
     from mlflow import MlflowClient
 
+    names = list("abcdefgh")
     children = [
         subprocess.Popen([sys.executable, "-c", STARTS_TOGETHER, tmp_path, name], stderr=subprocess.PIPE, text=True)
-        for name in ("a", "b", "c")
+        for name in names
     ]
     errors = [child.communicate(timeout=240)[1] for child in children]
 
-    assert [child.returncode for child in children] == [0, 0, 0], errors
+    assert [child.returncode for child in children] == [0] * 8, errors
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("sweep")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name for run in runs) == ["a", "b", "c"]
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert sorted(run.info.run_name for run in runs) == names
+    for run in runs:
+        assert (run.info.status, run.data.params) == ("FINISHED", {"name": run.info.run_name})
+        points = client.get_metric_history(run.info.run_id, "loss")
+        assert sorted((point.step, point.value) for point in points) == [(step, 1 / step) for step in range(1, 101)]
 
 
 @pytest.mark.slow

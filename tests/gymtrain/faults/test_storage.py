@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_injection import Interposer, Operation, failing, names_below
+from fault_injection import Interposer, Operation, failing, fill, names_below
 from faulty_training import (
     AtEpoch,
     all_warnings,
@@ -153,13 +153,6 @@ def test_a_limit_on_the_size_of_files_does_not_end_a_training(tmp_path: Path):
     assert any(re.search(r"File too large: '.*checkpoints", message) for message in told)
     assert result["status"] == "FINISHED"
     assert names_below(tmp_path, "*.zip") == names_below(tmp_path, ".*") == []
-
-
-def fill(directory: Path) -> None:
-    """Leave no byte free on a disk."""
-    with contextlib.suppress(OSError), open(directory / "ballast", "wb", buffering=0) as file:
-        while file.write(bytes(512)):
-            pass
 
 
 def test_a_disk_that_fills_up_loses_no_metric_of_the_trackers_and_not_the_model(kept, disk: Mount):
