@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 Mount = Callable[[str], Path]
 
 
-@register("model", "troubled_net")
+@register("model", "net_with_trouble")
 class Net(nn.Module):
     """Raises, or gives outputs that are no numbers, in its fifth training step."""
 
@@ -174,7 +174,7 @@ def test_a_training_that_ends_well_is_finished(root: Path, experiment: str, trai
 )
 def test_a_training_that_a_model_ends_is_failed(root: Path, experiment: str, trouble: str, error: Any, reason: str):
     with pytest.raises((TrainingError, error)):
-        make_trainer(root, experiment, {"type": "troubled_net", "trouble": trouble}).train()
+        make_trainer(root, experiment, {"type": "net_with_trouble", "trouble": trouble}).train()
 
     directory = run_of(root, experiment)
     assert result_of(directory) == ("FAILED", reason)
