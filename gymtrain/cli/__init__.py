@@ -17,6 +17,7 @@ import typer.core
 
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
+from gymtrain.cli.terminal import printable
 from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
@@ -61,7 +62,7 @@ def _message(error: BaseException) -> str:
 
 
 def _say(message: str) -> None:
-    typer.echo(message, err=True)
+    typer.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 # Plain help: rich takes longer to load than all the rest.

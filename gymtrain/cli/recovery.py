@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gymtrain.cli.terminal import printable
+
 if TYPE_CHECKING:
     from gymtrain.tracking import Delivered
 
@@ -36,9 +38,9 @@ def doctor(
 
 def _show(delivered: list[Delivered]) -> None:
     for run in delivered:
-        typer.echo(f"{run.directory}: {'complete' if run.is_complete else 'incomplete'}")
+        typer.echo(f"{printable(str(run.directory))}: {'complete' if run.is_complete else 'incomplete'}")
         for name, why in run.missing.items():
             if why is not None:
-                typer.echo(f"  {name}: {why}", err=True)
+                typer.echo(f"  {printable(name)}: {printable(why)}", err=True)
     if not all(run.is_complete for run in delivered):
         raise typer.Exit(UNDELIVERED)

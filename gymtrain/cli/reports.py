@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gymtrain.cli.terminal import printable
 from gymtrain.errors import BundleError, some
 
 PARTS = ("train", "val", "test")
@@ -190,8 +191,3 @@ def _print_lines(console: Console, facts: dict[str, str | None]) -> None:
             console.print(
                 Text.assemble((f"{name:<{width}}  ", "bold"), printable(value)), soft_wrap=not console.is_terminal
             )
-
-
-def printable(text: str) -> str:
-    """A bundle may come from anybody, and terminals obey some characters."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gymtrain.cli.comparison import SECTIONS, Row, best_of, differences
-from gymtrain.cli.reports import printable
 from gymtrain.cli.selection import Value, telling_metrics, value_of
+from gymtrain.cli.terminal import printable
 from gymtrain.tracking import RunSummary
 
 _FACTS = ("name", "id", "experiment", "status", "started", "duration", "epochs")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gymtrain.cli.terminal import printable
+
 if TYPE_CHECKING:
     from gymtrain.cli.servers import Ending, Server
     from gymtrain.tracking import Stores
@@ -94,7 +96,7 @@ def _wait(servers: Sequence[Server], ending: Ending, open_browser: bool) -> None
 
 
 def _tell(name: str, url: str, open_browser: bool) -> None:
-    typer.echo(f"{name:<12} {url}")
+    typer.echo(f"{name:<12} {printable(url)}")
     sys.stdout.flush()
-    if open_browser:
+    if open_browser and url.isprintable():  # an address may be from a journal
         webbrowser.open(url)

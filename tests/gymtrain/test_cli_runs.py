@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,20 @@ def test_a_damaged_run_does_not_hide_the_others(three: Path) -> None:
     assert [each["status"] for each in json.loads(shown.stdout)][-1] == "DAMAGED"
     assert compared.exit_code == 2
     assert "has no entry that starts a run" in compared.output
+
+
+def test_a_root_with_damaged_and_hostile_runs_still_shows_the_others(widths: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(widths, tmp_path / "root"))
+    good = {"id": "0" * 32, "experiment": "odd", "name": "odd \x1b[2J", "root": str(root), "started": 1.0}
+    oddities: list[dict[str, Any]] = [{"started": "soon"}, {"started": 1e300}, {"trackers": 5}, {"root": None}]
+    for number, oddity in enumerate(oddities):
+        place = root / "odd" / str(number)
+        place.mkdir(parents=True)
+        line = {"verb": "start", **good, "directory": str(place), **oddity}
+        (place / "journal.jsonl").write_text(json.dumps(line) + "\n")
+
+    result = run("runs", root)
+
+    assert result.exit_code == 0, result.output
+    assert "width 8" in result.stdout
+    assert "\x1b[2J" not in result.stdout

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -206,3 +207,51 @@ def test_readers_do_not_take_each_other_for_the_process_that_records(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_SH)  # as another reader does
 
         assert not RunLock(recorder.run.directory).is_held_elsewhere()
+
+
+GOOD = {"id": "0" * 32, "experiment": "a", "name": "b", "root": "/r", "directory": "/r/a/b", "started": 1.0}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"started": "soon"},
+        {"started": None},
+        {"started": 1e300},
+        {"started": float("nan")},
+        {"root": 5},
+        {"experiment": None},
+        {"directory": "/r/a/b/" + "c/" * 90},
+        {"directory": "/r"},
+    ],
+)
+def test_a_start_that_names_no_run_is_an_error_of_ours(tmp_path, given):
+    (tmp_path / "journal.jsonl").write_text(json.dumps({"verb": "start", **GOOD, **given}) + "\n")
+
+    with pytest.raises(TrackerError, match="has no entry that starts a run"):
+        read_record(tmp_path)
+
+
+def test_odd_recipes_keys_and_times_are_passed_over(tmp_path):
+    lines = [
+        {"verb": "start", **GOOD, "trackers": 5},
+        {"verb": "log_metrics", "metrics": [[["a"], 1.0, 1, 1.0], ["loss", 0.5, 1, 2.0]]},
+        {"verb": "end", "status": "FINISHED", "time": float("inf")},
+    ]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    record = read_record(tmp_path)
+
+    assert (record.status, record.trackers, list(record.metrics), record.ended) == ("FINISHED", [], ["loss"], 2.0)
+
+
+def test_a_run_is_delivered_although_a_reader_asks_at_that_moment_whose_it_is(tmp_path):
+    with Recorder([load("jsonl")], Run.new(tmp_path)) as recorder:
+        recorder.log_params({"lr": 0.1})
+    with (recorder.run.directory / "journal.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        asking = threading.Timer(0.02, fcntl.flock, (lock, fcntl.LOCK_UN))
+        asking.start()
+
+        assert sync(recorder.run.directory).undelivered == {"jsonl": 0}
+        asking.join()

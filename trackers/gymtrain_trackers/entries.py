@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import TrackerError
+from .errors import ArgumentError, TrackerError
 from .images import decode_png
 from .journal import Entry
 from .run import JSON, DatasetInput, Metric, ModelFile, Run
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VERSION = 1
+# In the year 5138.
+_LAST_TIME = 1e11
 
 
 def start_entry(run: Run, trackers: Sequence[dict[str, JSON]]) -> Entry:
@@ -48,6 +50,16 @@ def model_entry(model: ModelFile, path: str) -> Entry:
     return {"verb": "log_model", "model": plain({**asdict(model), "path": path})}
 
 
+def is_time(value: object) -> bool:
+    """Tell whether a value is a unix time that a calendar has.
+
+    Example:
+        >>> is_time(1763750000.0), is_time(1e300), is_time("soon")
+        (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LAST_TIME
+
+
 def started_run(entry: Entry, directory: Path) -> Run:
     """Return the run that a start entry names, at the place where its directory is now.
 
@@ -55,14 +67,32 @@ def started_run(entry: Entry, directory: Path) -> Run:
         >>> entry = start_entry(Run.new("/home/a/runs", "digits", "mlp"), [])
         >>> started_run(entry, Path("/mnt/copy/digits") / Path(entry["directory"]).name).root
         PosixPath('/mnt/copy')
+
+    Raises:
+        ArgumentError: it names none: a journal may have come from anywhere, or be damaged.
     """
+    texts = [entry.get(name) for name in ("id", "experiment", "name", "root", "directory")]
+    started = entry.get("started")
+    if not all(isinstance(text, str) for text in texts) or not is_time(started):
+        raise ArgumentError(f"the entry that starts a run: got {texts} at {started!r}; expected texts, and a unix time")
     root, own = Path(entry["root"]), Path(entry["directory"])
     is_default = entry.get("default_experiment", False)
     run = Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"], is_default)
     if own == directory:
         return run
     levels = len(own.relative_to(root).parts) if own.is_relative_to(root) else 1
+    if not 1 <= levels <= len(directory.parents):
+        raise ArgumentError(f"{str(directory)!r}: a run of {str(own)!r} below {str(root)!r} cannot lie there")
     return replace(run, root=directory.parents[levels - 1], directory=directory)
+
+
+def recipes_of(start: Entry) -> Iterator[dict[str, Any]]:
+    """Yield how trackers are made again, from the entry that starts a run; what is no such thing is left out."""
+    recipes = start.get("trackers")
+    for recipe in recipes if isinstance(recipes, list) else ():
+        match recipe:
+            case {"name": str(), "type": str(), "arguments": dict() | None}:
+                yield recipe
 
 
 def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:

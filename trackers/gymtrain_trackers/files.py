@@ -128,7 +128,8 @@ class RunLock:
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            self._wait(descriptor, DELIVERY_PATIENCE if task == "record" else 0.0)
+            # Readers hold it for a moment, when they ask whose it is.
+            self._wait(descriptor, DELIVERY_PATIENCE if task == "record" else SECOND_LOOK)
         except RunBusyError:
             os.close(descriptor)
             raise

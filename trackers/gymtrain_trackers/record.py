@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from .entries import arguments
+from .entries import arguments, is_time, recipes_of
 from .errors import TrackerError
 from .files import RunLock
 from .journal import Entry, entries
@@ -117,25 +117,25 @@ _DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError, Overflo
 def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any, float]]:
     """Yield the entries that say what the run comes to, what each tells a tracker, and when; 0 where it is silent."""
     for entry in _ends_of(path):
-        if isinstance(entry["verb"], str) and entry["verb"] in _TOLD:
+        if entry["verb"] in _TOLD:
             try:
                 (told,) = arguments(entry, directory)
                 if entry["verb"] == "log_metrics":
+                    told = [point for point in told if isinstance(point[0], str)]
                     told = [Metric(key, value, int(step), float(timestamp)) for key, value, step, timestamp in told]
                     when = max((point.timestamp for point in told), default=0.0)
                 else:
                     when = float(entry.get("time", 0.0))
             except _DAMAGED:  # yet still an object of JSON
                 continue
-            yield entry, told, when
+            yield entry, told, when if is_time(when) else 0.0
 
 
 def _recipes(start: Entry, root: Path) -> Iterator[dict[str, Any]]:
-    for recipe in start.get("trackers", ()):
-        match recipe:
-            case {"name": str(), "type": str(), "arguments": dict(given)}:
-                moved_ = {key: moved(value, start["root"], root) for key, value in given.items()}
-                yield {**recipe, "arguments": moved_}
+    for recipe in recipes_of(start):
+        if isinstance(recipe["arguments"], dict):
+            given = {key: moved(value, start["root"], root) for key, value in recipe["arguments"].items()}
+            yield {**recipe, "arguments": given}
 
 
 def _ends_of(path: Path) -> Iterator[Entry]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .delivery import Cursor, Failure, first_run
+from .entries import recipes_of
 from .errors import TrackerError
 from .files import RunLock
 from .group import Group
@@ -188,7 +189,7 @@ def _recipes_in(directory: Path) -> dict[str, dict[str, Any]]:
     return {
         recipe["name"]: {**recipe, "root": start["root"]}
         for start in start_entries(directory / "journal.jsonl")
-        for recipe in start.get("trackers", ())
+        for recipe in recipes_of(start)
     }
 
 

@@ -1,0 +1,13 @@
+"""Text that came from anywhere, for a terminal."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""Return a text without the characters that terminals obey: a run or a bundle may come from anybody.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
