@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gymtrain.errors import BundleError
-from gymtrain_trackers import TrackerError
+from gymtrain.errors import BundleError, MissingDependencyError
+from gymtrain_trackers import MissingPackageError, TrackerError
 
 _ADDRESS = re.compile("(runs|models):/")
 
@@ -36,6 +36,7 @@ def fetched(address: str, tracking_uri: str | None) -> Iterator[Path]:
 
     Raises:
         BundleError: `not_fetched`: There is no such store, run, model or file, or it cannot be reached.
+        MissingDependencyError: MLflow is not installed.
     """
     given: object = tracking_uri
     if given is not None and not isinstance(given, str):
@@ -52,6 +53,8 @@ def fetched(address: str, tracking_uri: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as directory:
         try:
             path = fetch_model(address, Path(directory), tracking_uri)
+        except MissingPackageError as error:
+            raise MissingDependencyError(str(error)) from error
         except TrackerError as error:
             raise BundleError(str(error), reason="not_fetched") from error
         yield path

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gymtrain.bundle import inspect
 from gymtrain.data.frames import Frame
-from gymtrain.errors import SaveError
+from gymtrain.errors import BundleError, SaveError
 from gymtrain.hardware import library_versions
 from gymtrain.specs import Experiment
 from gymtrain.tracking import Report
@@ -41,7 +43,9 @@ def keep_bundle(
     path = report.run.directory / "model.zip"
     try:
         report.wait_started()  # the result says where the run is
-        save(path, experiment, spec, predictor, result())
+        told = result()
+        if not _is_of(path, spec, told):
+            save(path, experiment, spec, predictor, told)
     except Exception as error:  # what was learned is there, and more than the file it is kept in
         report.tag("gymtrain.bundle", f"not saved: {error}")
         if not isinstance(error, SaveError):
@@ -49,6 +53,19 @@ def keep_bundle(
         return
     with report.attempt("the bundle in the trackers"):  # to describe it, it predicts
         report.bundle(path, partial(described, experiment, predictor))
+
+
+def _is_of(path: Path, spec: dict[str, Any], result: Mapping[str, Any]) -> bool:
+    """Tell whether a bundle is what this training came to already: a resume had nothing left to train.
+
+    Written anew it would be another file, of which trackers would store another model.
+    """
+    try:
+        kept = inspect(path)
+    except (BundleError, OSError):
+        return False
+    learned = ("metrics", "best", "stop_reason")
+    return bool(kept["spec"] == spec) and all(kept["results"].get(name) == result[name] for name in learned)
 
 
 def described(experiment: Experiment, predictor: Predictor) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class TrainingRun:
                     raise
                 self.state.elapsed["total"] = perf_counter() - began
                 self.callbacks.call("on_train_end")
-                if self.predictor is not None and self.report.keeps_bundle and self._has_news:
+                if self.predictor is not None and self.report.keeps_bundle:
                     keep_bundle(
                         self.report, self.experiment, self.spec, self.predictor, partial(self._result, "FINISHED")
                     )
@@ -117,12 +117,6 @@ class TrainingRun:
             raise
         finally:
             self._write_result(status)
-
-    @property
-    def _has_news(self) -> bool:
-        """Whether the bundle that the run has, if there is one, is not what it would keep now."""
-        has_trained = self._fitting is not None and self._fitting.has_trained
-        return has_trained or not (self.report.run.directory / "model.zip").exists()
 
     def _execute_stages(self, began: float) -> None:
         dataset, training = self.experiment.dataset, self.experiment.model.training

@@ -112,6 +112,8 @@ def test_both_answer_and_a_signal_leaves_nothing_running(
     assert "iris" in runs
     shown.look()
     assert len(shown.seen) >= 2
+    arguments = [argument for each in shown.seen for argument in each.cmdline()]
+    assert not any(argument.startswith("sqlite:") for argument in arguments)  # it might hold a password
     assert shown.end(number) == code
     assert shown.left() == []
 

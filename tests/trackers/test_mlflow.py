@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -516,3 +517,31 @@ def test_two_new_stores_of_one_process_are_made_one_after_the_other(tmp_path):
 
     assert [tracker.info()["tracking_uri"] for tracker in first] == uris
     assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_a_wish_that_cannot_be_met_costs_a_program_whose_warnings_are_errors_nothing_but_the_warning(tmp_path):
+    script = """
+import sys
+from gymtrain_trackers import Recorder, Run, load
+try:
+    with Recorder([load("mlflow", run_id="0" * 32)], Run.new(sys.argv[1], "wishes", "one")) as recorder:
+        recorder.wait_started()
+        recorder.log_params({"lr": 0.1})
+except Warning as warning:
+    print(warning)
+print(recorder.info()["mlflow"]["run_id"])
+"""
+    command = [sys.executable, "-W", "error::UserWarning", "-c", script, str(tmp_path)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")
+
+    assert "is no run of this store; a new one is made" in printed[0]
+    assert re.fullmatch("[0-9a-f]{32}", printed[1])
+
+
+def test_a_traceback_with_characters_that_no_encoding_has_is_written_whole(tmp_path):
+    run = Run.new(tmp_path)
+
+    with pytest.raises(ValueError, match="odd"), Recorder([], run):
+        raise ValueError("odd \udcff")
+
+    assert "odd \\udcff" in (run.directory / "error.txt").read_text(encoding="utf-8")

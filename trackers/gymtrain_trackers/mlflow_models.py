@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .addresses import without_password
-from .errors import TrackerError
+from .errors import MissingPackageError, TrackerError
 from .mlflow_store import existing_store, import_mlflow, resolve
 from .run import ModelFile
 from .strict_json import dumps
@@ -133,15 +133,19 @@ def fetch_model(uri: str, directory: Path, tracking_uri: str | None = None) -> P
         raise TrackerError(f"{uri!r} names no file; expected {FORMS}")
     usual = resolve(None, None, Path("runs").absolute()).tracking_uri
     store = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or usual
-    import_mlflow()
+    try:
+        import_mlflow()
+    except ImportError as error:
+        raise MissingPackageError(f"{uri!r} needs what is not installed: pip install 'mlflow>=3.1'") from error
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         client = existing_store(store)
         address = _of_run(client, head, tail) if scheme == "runs" else f"{_of_model(client, head, tail)}/{DATA}"
         return Path(download_artifacts(address, dst_path=str(directory), tracking_uri=client.tracking_uri))
-    except (MlflowException, TrackerError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, TrackerError, OSError) as error:
         raise TrackerError(
             f"{uri!r} in {without_password(store)}: {error}; the store is the one of tracking_uri, else of "
             f"MLFLOW_TRACKING_URI, else runs/mlflow.db"
@@ -156,6 +160,8 @@ def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
             found = f"has {len(files)} bundles under model/: {files}; name one" if files else "has no bundle"
             raise TrackerError(f"the run {found} ({DIGEST_TAG}: {run.data.tags.get(DIGEST_TAG, 'no such tag')})")
         (path,) = files
+    elif any(each.path != path for each in client.list_artifacts(run_id, path)):
+        raise TrackerError(f"{path!r} is a folder of the run; name a bundle in it")
     return f"{run.info.artifact_uri}/{path}"
 
 

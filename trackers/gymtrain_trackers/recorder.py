@@ -381,7 +381,7 @@ class Recorder:
         path = self.run.directory / "error.txt"
         try:
             text = without_password("".join(traceback.format_exception(error)))
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            replace(path, text.encode("utf-8", errors="backslashreplace"))
         except OSError as failure:  # the error of the run matters more than where its traceback is kept
             self._failures.append(Failure(f"{path}: {failure}", failure))
         else:

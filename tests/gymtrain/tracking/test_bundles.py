@@ -277,3 +277,67 @@ def test_loading_from_mlflow_changes_nothing_in_the_process(trainer):
 def test_what_cannot_be_an_address_in_mlflow_is_refused_before_anything_is_asked(address, tracking_uri, words):
     with pytest.raises(BundleError, match=words):
         Trainer.load(address, tracking_uri=tracking_uri)
+
+
+def test_a_folder_of_a_run_is_refused_before_it_is_downloaded(trainer):
+    with pytest.raises(BundleError, match="'figures' is a folder of the run; name a bundle in it"):
+        Trainer.load(f"runs:/{run_id(trainer)}/figures")
+
+
+def test_a_store_that_is_no_database_is_an_error_of_ours(tmp_path):
+    (tmp_path / "mlflow.db").write_text("no database at all" * 100)
+
+    with pytest.raises(BundleError, match=r"(?s)file is not a database.*the store is the one of tracking_uri") as caught:
+        Trainer.load("runs:/0123456789abcdef0123456789abcdef", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+    assert caught.value.reason == "not_fetched"
+
+
+def kept_training(tiny, tmp_path, epochs):
+    return tiny(
+        ROWS,
+        training={"epochs": epochs, "checkpoint": {}},
+        tracking={**JSONL, "root": str(tmp_path), "log_figures": False},
+    )
+
+
+def test_a_resume_that_finds_nothing_left_to_train_leaves_the_bundle_as_it_is(tiny, tmp_path):
+    first = kept_training(tiny, tmp_path, 2).train()
+    before = kept_by(first).read_bytes()
+
+    again = kept_training(tiny, tmp_path, 2).train(resume="auto")
+
+    assert kept_by(again) == kept_by(first)
+    assert kept_by(again).read_bytes() == before
+    assert tags_of(again)["gymtrain.bundle"] == hashlib.sha256(before).hexdigest()
+
+
+def test_a_run_that_died_before_it_kept_its_bundle_does_not_keep_an_older_one(tiny, tmp_path):
+    first = kept_training(tiny, tmp_path, 2).train()
+    older = kept_by(first).read_bytes()
+    kept_training(tiny, tmp_path, 4).train(resume="auto")
+    kept_by(first).write_bytes(older)  # as if it had been killed after its last checkpoint
+
+    trainer = kept_training(tiny, tmp_path, 4)
+    result = trainer.train(resume="auto")
+
+    assert result["stop_reason"] == "epochs"
+    assert gymtrain.inspect(kept_by(result))["results"]["metrics"] == result["metrics"]
+    assert len(result["metrics"]["train/loss"]) == 4
+    assert same(Trainer.load(kept_by(result)), trainer)
+    assert tags_of(result)["gymtrain.bundle"] == hashlib.sha256(kept_by(result).read_bytes()).hexdigest()
+
+
+def test_a_model_that_cannot_be_described_costs_the_run_nothing_else(trainer, place, monkeypatch):
+    import gymtrain.trainer.keeping as keeping
+
+    def refuse(*_):
+        raise RuntimeError("cannot say")
+
+    monkeypatch.setattr(keeping, "_tensor", refuse)  # of what the user's own `predict` gave
+    again = Trainer.from_dict(trainer.to_dict() | {"dataset": {"dataset": ROWS}})
+
+    with pytest.warns(UserWarning, match="the bundle in the trackers is left out: RuntimeError: cannot say"):
+        result = again.train()
+
+    assert result["status"] == "FINISHED"
