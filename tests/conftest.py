@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from gymtrain.registry import find
 # No test may fail because the machine is slow, and a failure has to come again: the examples are the same each time.
 settings.register_profile("gymtrain", deadline=None, derandomize=True)
 settings.load_profile("gymtrain")
+
+# A shell that runs the suite in the background lets it ignore Ctrl-C, and so would all that a test interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Tiny = Callable[..., Trainer]
 

@@ -287,7 +287,9 @@ def test_a_folder_of_a_run_is_refused_before_it_is_downloaded(trainer):
 def test_a_store_that_is_no_database_is_an_error_of_ours(tmp_path):
     (tmp_path / "mlflow.db").write_text("no database at all" * 100)
 
-    with pytest.raises(BundleError, match=r"(?s)file is not a database.*the store is the one of tracking_uri") as caught:
+    with pytest.raises(
+        BundleError, match=r"(?s)file is not a database.*the store is the one of tracking_uri"
+    ) as caught:
         Trainer.load("runs:/0123456789abcdef0123456789abcdef", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
 
     assert caught.value.reason == "not_fetched"
