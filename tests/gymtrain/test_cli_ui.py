@@ -157,7 +157,7 @@ def test_ports_are_chosen_and_the_browser_opens_the_addresses(
     shown = show(root, "--no-mlflow", "--tensorboard-port", port, "--open", BROWSER=f"{browser} %s")
 
     assert shown.addresses(1) == {"TensorBoard": f"http://127.0.0.1:{port}/"}
-    while not opened.exists():
+    while not (opened.exists() and opened.read_text().endswith("\n")):  # the shell makes the file before it fills it
         time.sleep(0.01)
     assert opened.read_text().strip() == f"http://127.0.0.1:{port}/"
 
