@@ -64,7 +64,7 @@ def test_metrics_of_epochs_are_at_their_epoch_and_those_of_steps_at_their_step(k
     for name in ("train/loss", "val/loss", "val/accuracy"):
         assert metrics[name] == list(enumerate(result["metrics"][name], start=1))
     assert [step for step, _ in metrics["batch/loss"]] == [2, 4, 6, 8]
-    assert [(step, epoch) for step, epoch in metrics["batch/epoch"]] == [(2, 1), (4, 2), (6, 2), (8, 3)]
+    assert [(step, epoch) for step, epoch in metrics["batch/epoch"]] == [(2, 1), (4, 2), (8, 3)]
 
 
 def test_the_loss_of_a_step_is_the_one_that_the_epoch_is_the_mean_of(kept):
