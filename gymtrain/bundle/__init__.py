@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
-from gymtrain.bundle.reader import Bundle, inspect, open_bundle
+from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
+from gymtrain.bundle.verification import Verification
 from gymtrain.bundle.writer import write
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Contents",
     "State",
     "Tensor",
+    "Verification",
+    "Verify",
     "atomic_write",
     "from_numpy",
     "inspect",

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
@@ -22,7 +22,10 @@ from gymtrain.bundle.directory import Entry, read_directory
 from gymtrain.bundle.format import is_tensors, preprocessor_name
 from gymtrain.bundle.source import Source
 from gymtrain.bundle.tensors import Tensor
-from gymtrain.errors import BundleError, some
+from gymtrain.bundle.verification import Verification
+from gymtrain.errors import BundleError, Fault, SpecError, some
+
+Verify = Literal["eager", "lazy", False]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MANIFEST_KEYS = {"format", "format_version", "created", "versions", "weights", "members"}
@@ -30,7 +33,7 @@ _INSPECTED = (bundle_format.SPEC, bundle_format.SCHEMA, bundle_format.RESULTS, b
 
 
 class Bundle:
-    """An open bundle whose every byte has been verified.
+    """An open bundle whose every byte has been verified, but for what `verify` has put off or left out.
 
     Tensors are views into a copy-on-write map of the file: writing to them changes memory, never the file. They stay
     valid after `close`. A file that is replaced by a rename, as `write` does, stays what it was for those who have it
@@ -42,6 +45,7 @@ class Bundle:
         schema: `schema.json`.
         results: `results.json`.
         readme: `README.md`.
+        verification: Of the weights, where it goes on; None where it is over or was not asked for.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Bundle:
         contents: Mapping[str, Any],
         entries: Mapping[str, Entry],
         mapped: mmap.mmap,
+        verification: Verification | None = None,
     ) -> None:
         self.manifest = manifest
         self.spec: dict[str, Any] = contents[bundle_format.SPEC]
@@ -61,6 +66,7 @@ class Bundle:
         self._contents = contents
         self._entries = entries
         self._map: mmap.mmap | None = mapped
+        self.verification = verification
 
     def __enter__(self) -> Bundle:
         return self
@@ -136,17 +142,21 @@ class Bundle:
         return tensors.parse(view, expected=expected, where=f"{self._name}: {name}")
 
 
-def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None) -> Bundle:
-    """Open a bundle and verify all of it. No code in it is run, whoever made it.
+def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None, verify: Verify = "eager") -> Bundle:
+    """Open a bundle and verify it. No code in it is run, whoever made it.
 
     The digests inside a bundle protect from accidents. Whoever can change the file can change them too: `sha256`, had
     from somewhere else, protects from that.
 
     Args:
         path: The file.
-        sha256: The digest that the whole file must have, in hexadecimal.
+        sha256: The digest that the whole file must have, in hexadecimal; checked at once, whatever `verify` is.
+        verify: When the digests of the members are checked that hold tensors; all others always are, at once.
+            `"eager"`: before this returns. `"lazy"`: those of the weights in a thread that this starts, for which
+            `Bundle.verification` waits. False: not at all; damaged tensors are then taken for good ones.
 
     Raises:
+        SpecError: `verify` is none of these.
         BundleError: The file is not a bundle that can be trusted; docs/bundle-format.md lists the reasons.
         FileNotFoundError: There is no such file.
 
@@ -155,14 +165,36 @@ def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None) -> B
         Traceback (most recent call last):
         gymtrain.errors.BundleError: /dev/null is a pipe or a device, expected a file
     """
-    with Source(path) as source:
+    if verify not in get_args(Verify):
+        raise SpecError([Fault("verify", f"got {verify!r}; expected 'eager', 'lazy' or False")])
+    source = Source(path)
+    later: list[Entry] = []
+    try:
         if sha256 is not None:
             _check_file_digest(source, sha256)
         entries = read_directory(source)
         manifest = _read_manifest(source, entries)
-        encoded = {name: _read(source, entries[name], member) for name, member in manifest["members"].items()}
-        contents = {name: _decode(source, name, data) for name, data in encoded.items() if data is not None}
-        return Bundle(source.name, manifest, contents, entries, source.map())
+        contents = {}
+        for name, member in manifest["members"].items():
+            if not is_tensors(name):
+                contents[name] = _decode(source, name, _read_member(source, entries[name], member))
+            elif verify == "lazy" and name == bundle_format.WEIGHTS:
+                later.append(entries[name])
+            elif verify:
+                _check_tensors(source, entries[name], member)
+        mapped = source.map()
+        if not later:
+            source.close()
+            return Bundle(source.name, manifest, contents, entries, mapped)
+    except BaseException:
+        source.close()
+        raise
+
+    def check() -> None:
+        for entry in later:
+            _check_tensors(source, entry, manifest["members"][entry.name])
+
+    return Bundle(source.name, manifest, contents, entries, mapped, Verification(check, source.close))
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -181,8 +213,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     with Source(path) as source:
         entries = read_directory(source)
         manifest = _read_manifest(source, entries)
-        encoded = {name: _read(source, entries[name], manifest["members"][name]) for name in _INSPECTED}
-        spec, schema, results, readme = (_decode(source, name, data or b"") for name, data in encoded.items())
+        encoded = {name: _read_member(source, entries[name], manifest["members"][name]) for name in _INSPECTED}
+        spec, schema, results, readme = (_decode(source, name, data) for name, data in encoded.items())
     return {"manifest": manifest, "spec": spec, "schema": schema, "results": results, "readme": readme}
 
 
@@ -271,19 +303,28 @@ def _missing(names: Collection[str]) -> str | None:
     return next((name for name in needed if name not in preprocessors), None)
 
 
-def _read(source: Source, entry: Entry, member: Mapping[str, Any]) -> bytes | None:
-    """Verify a member against the manifest; return its content unless it holds tensors, which are mapped later."""
-    if not is_tensors(entry.name):
-        content = _read_checked(source, entry)
-        _check_digest(source, entry, hashlib.sha256(content).hexdigest(), member)
-        return content
-    crc, digest = 0, hashlib.sha256()
+def _read_member(source: Source, entry: Entry, member: Mapping[str, Any]) -> bytes:
+    """Return the content of a member, verified against the manifest."""
+    content = _read_checked(source, entry)
+    _check_digest(source, entry, hashlib.sha256(content).hexdigest(), member)
+    return content
+
+
+def _check_tensors(source: Source, entry: Entry, member: Mapping[str, Any]) -> None:
+    """Verify a member that is mapped, not read.
+
+    One digest of a large member is enough; its CRC-32, which costs half as much again, is only looked at to tell an
+    accident from a manifest that does not fit.
+    """
+    digest = hashlib.sha256()
     for chunk in source.chunks(entry.offset, entry.size):
-        crc = zlib.crc32(chunk, crc)
         digest.update(chunk)
-    _check_crc(source, entry, crc)
-    _check_digest(source, entry, digest.hexdigest(), member)
-    return None
+    if digest.hexdigest() != member["sha256"]:
+        crc = 0
+        for chunk in source.chunks(entry.offset, entry.size):
+            crc = zlib.crc32(chunk, crc)
+        _check_crc(source, entry, crc)
+        _check_digest(source, entry, digest.hexdigest(), member)
 
 
 def _read_checked(source: Source, entry: Entry) -> bytes:

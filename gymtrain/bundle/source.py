@@ -55,6 +55,10 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; a map of it stays."""
         self._file.close()
 
     def read(self, offset: int, length: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -58,6 +58,7 @@ _NUMPY: Final = MappingProxyType(
 _FROM_NUMPY: Final = MappingProxyType({np.dtype(numpy).str: name for name, numpy in _NUMPY.items()})
 MAX_DIMENSIONS: Final = 32  # what numpy 1 can hold
 _MAX_BYTES: Final = 2**63 - 1
+_PIECE_BYTES: Final = 1 << 20  # what one processor keeps near while it is written and hashed
 
 
 class Tensor(NamedTuple):
@@ -146,7 +147,7 @@ def encode_header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
 
 
 def encoded_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many bytes `write` writes for these tensors without metadata.
+    """Return how many bytes `encoded` yields for these tensors without metadata.
 
     Example:
         >>> encoded_bytes({"w": Tensor("F32", (2,), bytes(8))})
@@ -155,13 +156,34 @@ def encoded_bytes(tensors: Mapping[str, Tensor]) -> int:
     return len(encode_header(tensors, {})[0]) + sum(memoryview(tensor.data).nbytes for tensor in tensors.values())
 
 
-def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write tensors one after another, none of them copied. Equal tensors give equal bytes.
+def encoded(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of tensors, one after another, in pieces of at most 1 MiB, none of them copied.
+
+    Equal tensors give equal bytes. A tensor must not change between two calls that are to give the same.
 
     Args:
-        file: Anything with `write`.
         tensors: By name.
         metadata: Text for readers; empty leaves the entry out.
+
+    Raises:
+        SaveError: A tensor is not what its dtype and shape say, or the header would be too large to be read.
+
+    Example:
+        >>> b"".join(encoded({"w": Tensor("U8", (2,), b"hi")}))[-2:]
+        b'hi'
+    """
+    header, order = encode_header(tensors, metadata)
+    yield header
+    for name in order:
+        data = memoryview(tensors[name].data).cast("B")
+        for start in range(0, data.nbytes, _PIECE_BYTES):
+            yield data[start : start + _PIECE_BYTES]
+
+
+def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write what `encoded` yields to anything that has `write`.
 
     Raises:
         SaveError: A tensor is not what its dtype and shape say, or the header would be too large to be read.
@@ -173,10 +195,8 @@ def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
         >>> file.getvalue()[-2:]
         b'hi'
     """
-    header, order = encode_header(tensors, metadata)
-    file.write(header)
-    for name in order:
-        file.write(memoryview(tensors[name].data))
+    for piece in encoded(tensors, metadata):
+        file.write(piece)
 
 
 def parse(

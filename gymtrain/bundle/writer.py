@@ -9,8 +9,9 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
@@ -47,13 +48,21 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
     """
     _check(contents)
     members = list(_members(contents))
-    with _telling_what_is_needed(path, members), atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with (
+        ThreadPoolExecutor(1, "gymtrain-digests") as hashing,
+        _telling_what_is_needed(path, members),
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
         digests = {}
         for name, content in members:
             if isinstance(content, bytes):
                 digests[name] = _write_bytes(archive, name, content)
             else:
-                digests[name] = _write_tensors(file, archive, name, content)
+                # Taking the digest lasts as long as writing; it goes on beside it.
+                digest = hashing.submit(_digest_of, content)
+                size = _write_tensors(file, archive, name, content)
+                digests[name] = {"size": size, "sha256": digest.result()}
         _write_bytes(archive, bundle_format.MANIFEST, _manifest(contents, digests))
 
 
@@ -150,7 +159,8 @@ def _write_bytes(archive: zipfile.ZipFile, name: str, content: bytes) -> dict[st
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _write_tensors(file: BinaryIO, archive: zipfile.ZipFile, name: str, named: Mapping[str, Tensor]) -> dict[str, Any]:
+def _write_tensors(file: BinaryIO, archive: zipfile.ZipFile, name: str, named: Mapping[str, Tensor]) -> int:
+    """Write a member and return its size."""
     info = _info(name)
     info.file_size = tensors.encoded_bytes(named)
     wide = info.file_size > 1 << 30  # stated, because zipfile would decide for itself, somewhere below 2 GiB
@@ -158,9 +168,15 @@ def _write_tensors(file: BinaryIO, archive: zipfile.ZipFile, name: str, named: M
     length = 2 + -(start + 4 + 2) % bundle_format.ALIGNMENT
     info.extra = ALIGNMENT_FIELD.to_bytes(2, "little") + length.to_bytes(2, "little") + alignment_content(length)
     with archive.open(info, "w", force_zip64=wide) as member:
-        hashing = _Hashing(member)
-        tensors.write(cast(BinaryIO, hashing), named)
-    return {"size": hashing.size, "sha256": hashing.digest.hexdigest()}
+        tensors.write(cast(BinaryIO, member), named)
+    return info.file_size
+
+
+def _digest_of(named: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for piece in tensors.encoded(named):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _info(name: str) -> zipfile.ZipInfo:
@@ -175,17 +191,3 @@ def _is_worth_deflating(content: bytes) -> bool:
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = len(deflater.compress(content)) + len(deflater.flush())
     return len(content) <= deflated * bundle_format.MAX_RATIO and deflated < len(content)
-
-
-class _Hashing:
-    """Passes on what is written and takes its digest."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> int:
-        self.digest.update(data)
-        self.size += memoryview(data).nbytes
-        return self._file.write(data)

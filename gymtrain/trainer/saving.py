@@ -8,13 +8,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gymtrain.bundle import Bundle, Contents, State, Tensor, from_numpy, open_bundle, to_numpy, write
+from gymtrain.bundle import (
+    Bundle,
+    Contents,
+    State,
+    Tensor,
+    Verification,
+    Verify,
+    from_numpy,
+    open_bundle,
+    to_numpy,
+    write,
+)
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
 from gymtrain.errors import BundleError, Fault, SaveError, SpecError
@@ -142,21 +153,35 @@ def contents_of(
     )
 
 
-def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor, dict[str, Any]]:
+class Loaded(NamedTuple):
+    """What a bundle holds, made into objects.
+
+    Args:
+        experiment: The spec.
+        predictor: What was learned.
+        result: What `train()` returned.
+        verification: Waits until the weights are verified; None where they are, or shall not be.
+    """
+
+    experiment: Experiment
+    predictor: Predictor
+    result: dict[str, Any]
+    verification: Verification | None
+
+
+def load(path: str | Path, trust: Sequence[str], verify: Verify = "eager") -> Loaded:
     """Read a bundle.
 
     Args:
         path: The file.
         trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
-
-    Returns:
-        The spec, what was learned, and what `train()` returned.
+        verify: When the weights are verified, as `gymtrain.bundle.open_bundle` takes it.
 
     Raises:
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
         FileNotFoundError: There is no such file.
     """
-    with open_bundle(path) as bundle:
+    with open_bundle(path, verify=verify) as bundle:
         experiment = _experiment(bundle, trust, path)
         try:
             predictor = _predictor(bundle, experiment, trust)
@@ -165,7 +190,7 @@ def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor,
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             message = f"{path}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
-        return experiment, predictor, bundle.results
+        return Loaded(experiment, predictor, bundle.results, bundle.verification)
 
 
 def _experiment(bundle: Bundle, trust: Sequence[str], path: str | Path) -> Experiment:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from gymtrain.bundle import Verification, Verify
     from gymtrain.data.schema import Features
     from gymtrain.trainer.predictor import Predictor
     from gymtrain.training.callbacks import Callback
@@ -45,6 +46,7 @@ class Trainer:
         self._experiment = Experiment(dataset=dataset, model=model, tracking={} if tracking is None else tracking)
         self._predictor: Predictor | None = None
         self._learned: dict[str, Any] | None = None
+        self._verification: Verification | None = None
         self.result: dict[str, Any] | None = None
         """What the last `train()` returned, or would have if it had not raised; None before."""
 
@@ -140,7 +142,7 @@ class Trainer:
             self.result = run.result
             if run.predictor is not None and not (fast_dev_run or overfit_batches):
                 # A run that learned nothing leaves the model of the one before, and the result that belongs to it.
-                self._predictor, self._learned = run.predictor, run.result
+                self._predictor, self._learned, self._verification = run.predictor, run.result, None
         return self.result
 
     def find_lr(self, minimum: float = 1e-7, maximum: float = 10.0, steps: int = 100) -> dict[str, Any]:
@@ -237,7 +239,7 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             TaskError: It is a regression.
         """
-        return self._trained("classes_").task.classes
+        return self._described("classes_").task.classes
 
     @property
     def features(self) -> Features:
@@ -246,7 +248,7 @@ class Trainer:
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
         """
-        return self._trained("features").features
+        return self._described("features").features
 
     def estimate(self, repetitions: int = 500) -> dict[str, Any]:
         """Measure what a prediction costs on this machine.
@@ -288,7 +290,14 @@ class Trainer:
         save(path, self._experiment, written(self.to_dict()), predictor, self._learned or {})
 
     @classmethod
-    def load(cls, path: str | Path, trust: Sequence[str] = (), *, tracking_uri: str | None = None) -> Trainer:
+    def load(
+        cls,
+        path: str | Path,
+        trust: Sequence[str] = (),
+        *,
+        verify: Verify = "eager",
+        tracking_uri: str | None = None,
+    ) -> Trainer:
         """Read what `save` wrote, without running any code that the file brings.
 
         Args:
@@ -297,13 +306,18 @@ class Trainer:
                 model; `models:/NAME/VERSION`, `models:/NAME@ALIAS` and `models:/NAME/latest` for a registered one.
             trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
                 that are registered in this process need no trust.
+            verify: When the weights are checked against their digest; everything else always is, at once. `"eager"`:
+                before this returns. `"lazy"`: in a thread, and whatever needs the weights first waits for it, so that
+                a file of any size opens in milliseconds and no answer comes from damaged weights. False: not at all.
             tracking_uri: The store that such a place is in; None for the environment variable `MLFLOW_TRACKING_URI`,
                 and without it `runs/mlflow.db` in the working directory.
 
         Raises:
             FileNotFoundError: There is no such file.
+            SpecError: An argument has a value that it cannot have.
             BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or MLflow
-                does not have it.
+                does not have it. With `verify="lazy"`, the methods that need the weights raise it where they are
+                damaged.
         """
         from gymtrain.tracking import fetched, is_address
         from gymtrain.trainer.saving import load
@@ -314,19 +328,31 @@ class Trainer:
             raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
         if is_address(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
-                return cls._of(*load(copy, trust))
-        return cls._of(*load(path, trust))
+                return cls._of(*load(copy, trust, verify))
+        return cls._of(*load(path, trust, verify))
 
     @classmethod
     def _of(
-        cls, experiment: Experiment, predictor: Predictor | None = None, result: dict[str, Any] | None = None
+        cls,
+        experiment: Experiment,
+        predictor: Predictor | None = None,
+        result: dict[str, Any] | None = None,
+        verification: Verification | None = None,
     ) -> Trainer:
         trainer = cls.__new__(cls)
-        trainer._experiment, trainer._predictor = experiment, predictor
+        trainer._experiment, trainer._predictor, trainer._verification = experiment, predictor, verification
         trainer.result = trainer._learned = result
         return trainer
 
     def _trained(self, what: str) -> Predictor:
+        predictor = self._described(what)
+        if self._verification is not None:
+            self._verification.wait()
+            self._verification = None
+        return predictor
+
+    def _described(self, what: str) -> Predictor:
+        """Return what was learned to somebody who does not look at the weights."""
         if self._predictor is None:
             raise NotTrainedError(
                 f"{what}: this trainer has not learned anything yet; call train(), or Trainer.load(path)"

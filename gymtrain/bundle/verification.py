@@ -1,0 +1,52 @@
+"""A check that goes on beside the caller, who asks how it went before anything depends on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from gymtrain.errors import BundleError
+
+
+class Verification:
+    """Runs a check in a thread of its own.
+
+    Args:
+        check: Raises `BundleError` or `OSError` where something is wrong.
+        done: Called once when the check is over, whatever came of it.
+
+    Example:
+        >>> Verification(lambda: None, done=lambda: None).wait()
+    """
+
+    def __init__(self, check: Callable[[], None], done: Callable[[], None]) -> None:
+        self._check = check
+        self._done = done
+        self._is_over = False
+        self._error: BundleError | OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="gymtrain-verification", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when the check has passed.
+
+        Raises:
+            BundleError: It has not; each call says so again.
+            OSError: The file could not be read.
+        """
+        if not self._is_over:
+            self._thread.join()
+        if not self._is_over:
+            self._run()  # the thread has stayed in the process that this one was forked from
+        if isinstance(self._error, BundleError):
+            raise BundleError(str(self._error), reason=self._error.reason)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._check()
+        except (BundleError, OSError) as error:
+            self._error = error
+        self._is_over = True  # before the file is closed: a process that is forked in between takes it for open
+        self._done()

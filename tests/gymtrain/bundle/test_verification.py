@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gymtrain import BundleError, SpecError, Trainer
+from gymtrain.bundle import Verification, open_bundle
+
+ROWS = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("saved")
+    trainer = Trainer(
+        dataset={"dataset": {"type": "arrays", "X": ROWS, "y": (ROWS[:, 0] > 0).astype(int)}},
+        model={"model": {"type": "mlp", "hidden": [64]}, "training": {"epochs": 1}},
+        tracking={"root": str(directory)},
+    )
+    trainer.train()
+    trainer.save(directory / "good.zip")
+    return directory / "good.zip"
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """The same with one bit of a weight flipped."""
+    data = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        info = archive.getinfo("weights.safetensors")
+        end = info.header_offset + 30 + len(info.filename) + len(info.extra) + info.file_size
+    data[end - 100] ^= 1
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(data)
+    return path
+
+
+def test_weights_that_are_verified_later_give_the_same_answers(saved: Path):
+    trainer = Trainer.load(saved, verify="lazy")
+
+    assert trainer.predict_proba(ROWS).tobytes() == Trainer.load(saved).predict_proba(ROWS).tobytes()
+
+
+def test_damaged_weights_are_refused_before_load_returns(damaged: Path):
+    with pytest.raises(BundleError, match="damaged.zip: weights.safetensors is damaged: its CRC-32") as caught:
+        Trainer.load(damaged)
+    assert caught.value.reason == "corrupt"
+
+
+def test_no_answer_comes_from_damaged_weights_that_are_verified_later(damaged: Path, tmp_path: Path):
+    trainer = Trainer.load(damaged, verify="lazy")
+    uses: list[Callable[[], object]] = [
+        lambda: trainer.predict(ROWS),
+        lambda: trainer.predict_proba(ROWS),
+        lambda: trainer.evaluate(ROWS, np.zeros(len(ROWS), int)),
+        lambda: trainer.save(tmp_path / "again.zip"),
+    ]
+
+    for use in uses * 2:
+        with pytest.raises(BundleError, match="weights.safetensors is damaged") as caught:
+            use()
+        assert caught.value.reason == "corrupt"
+    assert trainer.classes_.tolist() == [0, 1]  # needs no weights
+    assert not (tmp_path / "again.zip").exists()
+
+
+def test_everything_but_the_weights_is_verified_at_once(saved: Path, tmp_path: Path):
+    data = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        info = archive.getinfo("selfcheck.safetensors")
+        end = info.header_offset + 30 + len(info.filename) + len(info.extra) + info.file_size
+    data[end - 1] ^= 1
+    (tmp_path / "damaged.zip").write_bytes(data)
+
+    with pytest.raises(BundleError, match="selfcheck.safetensors is damaged"):
+        open_bundle(tmp_path / "damaged.zip", verify="lazy")
+
+
+def test_weights_are_taken_as_they_are_where_nobody_wants_them_verified(damaged: Path, saved: Path):
+    changed = Trainer.load(damaged, verify=False).predict_proba(ROWS)
+
+    assert changed.shape == Trainer.load(saved).predict_proba(ROWS).shape
+
+
+@pytest.mark.parametrize("verify", ["later", True, None])
+def test_any_other_way_to_verify_is_refused(saved: Path, verify: object):
+    with pytest.raises(SpecError, match=r"verify: got .*; expected 'eager', 'lazy' or False"):
+        Trainer.load(saved, verify=verify)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_in_between_verifies_for_itself():
+    parent, may_end = os.getpid(), threading.Event()
+
+    def check() -> None:
+        if os.getpid() != parent:
+            raise BundleError("seen by the child", reason="corrupt")
+        may_end.wait()
+
+    verification = Verification(check, done=lambda: None)
+    child = os.fork()
+    if child == 0:
+        try:
+            verification.wait()
+        except BundleError as error:
+            os._exit(7 if "seen by the child" in str(error) else 1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    may_end.set()
+
+    assert os.waitstatus_to_exitcode(status) == 7
+    verification.wait()
