@@ -10,6 +10,8 @@ from __future__ import annotations
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
+from gymtrain.bundle.source import Readable, name_of
+from gymtrain.bundle.target import Writable
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
 from gymtrain.bundle.verification import Verification
 from gymtrain.bundle.writer import write
@@ -17,13 +19,16 @@ from gymtrain.bundle.writer import write
 __all__ = [
     "Bundle",
     "Contents",
+    "Readable",
     "State",
     "Tensor",
     "Verification",
     "Verify",
+    "Writable",
     "atomic_write",
     "from_numpy",
     "inspect",
+    "name_of",
     "open_bundle",
     "remove_leftovers",
     "to_numpy",

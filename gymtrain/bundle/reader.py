@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import re
 import zlib
 from collections.abc import Collection, Mapping
@@ -20,7 +19,7 @@ from gymtrain.bundle import strict_json, tensors
 from gymtrain.bundle.contents import State
 from gymtrain.bundle.directory import Entry, read_directory
 from gymtrain.bundle.format import is_tensors, preprocessor_name
-from gymtrain.bundle.source import Source
+from gymtrain.bundle.source import Readable, Source
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.bundle.verification import Verification
 from gymtrain.errors import BundleError, Fault, SpecError, some
@@ -142,18 +141,19 @@ class Bundle:
         return tensors.parse(view, expected=expected, where=f"{self._name}: {name}")
 
 
-def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None, verify: Verify = "eager") -> Bundle:
+def open_bundle(path: Readable, *, sha256: str | None = None, verify: Verify = "eager") -> Bundle:
     """Open a bundle and verify it. No code in it is run, whoever made it.
 
     The digests inside a bundle protect from accidents. Whoever can change the file can change them too: `sha256`, had
     from somewhere else, protects from that.
 
     Args:
-        path: The file.
+        path: Its path or address, its bytes, or a file object that is open for reading; docs/places.md says more.
         sha256: The digest that the whole file must have, in hexadecimal; checked at once, whatever `verify` is.
         verify: When the digests of the members are checked that hold tensors; all others always are, at once.
             `"eager"`: before this returns. `"lazy"`: those of the weights in a thread that this starts, for which
-            `Bundle.verification` waits. False: not at all; damaged tensors are then taken for good ones.
+            `Bundle.verification` waits; but before this returns where a file object is given, which is the caller's
+            again then. False: not at all; damaged tensors are then taken for good ones.
 
     Raises:
         SpecError: `verify` is none of these.
@@ -178,7 +178,7 @@ def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None, veri
         for name, member in manifest["members"].items():
             if not is_tensors(name):
                 contents[name] = _decode(source, name, _read_member(source, entries[name], member))
-            elif verify == "lazy" and name == bundle_format.WEIGHTS:
+            elif verify == "lazy" and name == bundle_format.WEIGHTS and not source.is_borrowed:
                 later.append(entries[name])
             elif verify:
                 _check_tensors(source, entries[name], member)
@@ -197,11 +197,15 @@ def open_bundle(path: str | os.PathLike[str], *, sha256: str | None = None, veri
     return Bundle(source.name, manifest, contents, entries, mapped, Verification(check, source.close))
 
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
     """Return all of a bundle that is meant for people, without reading a tensor or loading torch.
 
     What is returned is verified; tensors and skops objects are not looked at, so this takes as long for a large model
     as for a small one.
+
+    Args:
+        path: Its path or address, its bytes, or a file object that is open for reading; docs/places.md says more.
+        sha256: The digest that the whole file must have, in hexadecimal; it takes as long as reading the file.
 
     Returns:
         `manifest`, `spec`, `schema` and `results` as dicts, `readme` as text.
@@ -211,6 +215,8 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
     """
     with Source(path) as source:
+        if sha256 is not None:
+            _check_file_digest(source, sha256)
         entries = read_directory(source)
         manifest = _read_manifest(source, entries)
         encoded = {name: _read_member(source, entries[name], manifest["members"][name]) for name in _INSPECTED}
@@ -219,6 +225,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_file_digest(source: Source, expected: str) -> None:
+    if not isinstance(expected, str) or _SHA256.fullmatch(expected.lower()) is None:
+        message = f"{source.name}: sha256: got {expected!r}; expected the 64 hexadecimal digits of a SHA-256"
+        raise BundleError(message, reason="digest")
     digest = hashlib.sha256()
     for chunk in source.chunks(0, source.size):
         digest.update(chunk)

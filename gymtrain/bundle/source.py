@@ -1,4 +1,4 @@
-"""One open regular file, read by position."""
+"""What a bundle is read from, by position: a file, bytes in memory or a file object; what lies elsewhere is fetched."""
 
 from __future__ import annotations
 
@@ -6,47 +6,68 @@ import errno
 import io
 import mmap
 import os
-import re
 import stat
 from collections.abc import Iterator
 from types import TracebackType
+from typing import BinaryIO, TypeAlias
 
+from gymtrain.bundle import remote
+from gymtrain.bundle.addresses import is_url, path_of, shown
 from gymtrain.bundle.format import MAX_FILE_BYTES
 from gymtrain.errors import BundleError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+Readable: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+
 _CHUNK_BYTES = 1 << 20
 
 
+def name_of(given: Readable) -> str:
+    """Return what messages call it: its path or address, or what it is.
+
+    Example:
+        >>> name_of(b"PK"), name_of(io.BytesIO())
+        ('<bytes of 2>', '<BytesIO>')
+    """
+    if isinstance(given, str | os.PathLike):
+        return shown(given) if is_url(given) else os.fsdecode(given)
+    if isinstance(given, bytes | bytearray | memoryview):
+        return f"<{type(given).__name__} of {memoryview(given).nbytes}>"
+    name = getattr(given, "name", None)
+    return name if isinstance(name, str) else f"<{type(given).__name__}>"
+
+
 class Source:
-    """A regular file that is read from one descriptor, so that what was checked is what is read.
+    """Bytes that are read from one place that stays open, so that what was checked is what is read.
 
     Args:
-        path: The file; a symlink is followed.
+        given: The path of a regular file, of which a symlink is followed; an address, from where it is downloaded; the
+            bytes; or a file object, open for reading bytes and seekable. All that is in it is read, wherever it stands;
+            it is left there, and open.
 
     Raises:
-        BundleError: `not_a_file` (a directory, a pipe, a device, a URL) or `too_large`.
+        BundleError: `not_a_file` (a directory, a pipe, a device, a stream, an address of an unknown kind),
+            `not_fetched` or `too_large`.
         FileNotFoundError: There is no such file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fsdecode(path)
-        if _URL.match(self.name) or "\0" in self.name:
-            message = (
-                f"{self.name!r} is not the path of a file; download the bundle first and give the path of the copy"
-            )
-            raise BundleError(message, reason="not_a_file")
-        self._file = self._open()
-        status = os.fstat(self._file.fileno())
-        self.size = status.st_size
+    def __init__(self, given: Readable) -> None:
+        self.name = name_of(given)
+        self._position: int | None = None  # of a file object that is not ours
+        if isinstance(given, str | os.PathLike):
+            self._file: BinaryIO = _open(given, self.name)
+        elif isinstance(given, bytes | bytearray | memoryview):
+            self._file = io.BytesIO(given)
+        else:
+            self._file = given
+            self._position = self._begin()
         try:
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError(f"{self.name} is a pipe or a device, expected a file", reason="not_a_file")
+            self._file.seek(0, os.SEEK_END)
+            self.size = self._file.tell()
             if self.size > MAX_FILE_BYTES:
                 message = f"{self.name}: {self.size} bytes, more than the {MAX_FILE_BYTES} that are allowed"
                 raise BundleError(message, reason="too_large")
-        except BundleError:
-            self._file.close()
+        except BaseException:
+            self.close()
             raise
 
     def __enter__(self) -> Source:
@@ -58,8 +79,16 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; a map of it stays."""
-        self._file.close()
+        """Let go of the file, or leave it where it stood if it is the caller's; a map of it stays."""
+        if self._position is None:
+            self._file.close()
+        else:
+            self._file.seek(self._position)
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether it reads a file object of the caller's, who may go on with it once a call returns."""
+        return self._position is not None
 
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes.
@@ -86,24 +115,65 @@ class Source:
     def map(self) -> mmap.mmap:
         """Map the file copy-on-write: it can be written to in memory, which never reaches the file.
 
+        What is no file of this machine is copied, once, into memory that begins at a page.
+
         Raises:
             BundleError: `truncated`: the file is shorter than it was when it was opened.
         """
+        descriptor = _descriptor(self._file)
         try:
-            return mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_COPY)
+            if descriptor is not None:
+                return mmap.mmap(descriptor, self.size, access=mmap.ACCESS_COPY)
         except ValueError as error:
             raise BundleError(f"{self.name}: the file changes while it is read: {error}", reason="truncated") from None
+        mapped = mmap.mmap(-1, self.size)
+        for chunk in self.chunks(0, self.size):
+            mapped.write(chunk)
+        return mapped
 
-    def _open(self) -> io.FileIO:
-        # Without O_NONBLOCK a named pipe would be waited for.
-        nonblocking = getattr(os, "O_NONBLOCK", 0)
+    def _begin(self) -> int:
+        """Return where a file object stands; refuse what is none that can be read."""
+        expected = "expected a path, bytes, or a file that is open for reading bytes and can be read from any position"
         try:
-            return io.FileIO(self.name, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
-        except IsADirectoryError:
-            raise BundleError(f"{self.name} is a directory, expected a file", reason="not_a_file") from None
-        except OSError as error:
-            if error.errno in (errno.ENXIO, errno.ENODEV):
-                raise BundleError(
-                    f"{self.name} is a socket or a device, expected a file", reason="not_a_file"
-                ) from None
-            raise
+            position = self._file.tell()
+            self._file.seek(0)
+            if isinstance(self._file.read(0), bytes):
+                return position
+        except (AttributeError, OSError, ValueError, TypeError) as error:
+            raise BundleError(f"{self.name} cannot be read: {error}; {expected}", reason="not_a_file") from error
+        raise BundleError(f"{self.name} gives text; {expected}", reason="not_a_file")
+
+
+def _open(given: str | os.PathLike[str], name: str) -> BinaryIO:
+    """Open a regular file, or download what is no file of this machine."""
+    path = os.fsdecode(given)
+    if is_url(given):
+        remote.check_source(given)
+        local = path_of(given)
+        if local is None:
+            return remote.download(given)
+        path = local
+    if "\0" in path:
+        raise BundleError(f"{path!r} is not the path of a file: it has a zero in it", reason="not_a_file")
+    # Without O_NONBLOCK a named pipe would be waited for.
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
+    except IsADirectoryError:
+        raise BundleError(f"{name} is a directory, expected a file", reason="not_a_file") from None
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):
+            raise BundleError(f"{name} is a socket or a device, expected a file", reason="not_a_file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise BundleError(f"{name} is a pipe or a device, expected a file", reason="not_a_file")
+    return file
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    """Return the descriptor of what reads a regular file just as it is; None where another object stands between."""
+    raw = file.raw if isinstance(file, io.BufferedReader | io.BufferedRandom) else file
+    if isinstance(raw, io.FileIO) and stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+        return raw.fileno()
+    return None

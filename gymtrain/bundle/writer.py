@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import zipfile
 import zlib
@@ -15,28 +14,34 @@ from typing import Any, BinaryIO, cast
 
 from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
-from gymtrain.bundle.atomic import atomic_write
 from gymtrain.bundle.contents import Contents
 from gymtrain.bundle.directory import ALIGNMENT_FIELD, ATTRIBUTES, DATE_TIME, LOCAL, alignment_content
 from gymtrain.bundle.format import preprocessor_name
+from gymtrain.bundle.target import Writable, directory_of, whole_write
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.errors import SaveError, some
 
 _ZIP64_EXTRA_BYTES = 20
 
 
-def write(path: str | os.PathLike[str], contents: Contents) -> None:
+def write(path: Writable, contents: Contents) -> None:
     """Write a bundle in place of whatever is at `path`, whole or not at all. Equal contents give equal bytes.
 
     Tensors are streamed, not copied; the digests in the manifest, which is the last member, are taken on the way.
 
+    Args:
+        path: A path, an address such as `s3://…`, or a file object that is open for writing.
+        contents: What goes into the bundle.
+
     Raises:
-        SaveError: The contents have something that the format has no place for; nothing was written.
+        SaveError: The contents have something that the format has no place for, and nothing was written; or the address
+            cannot be written to.
+        MissingDependencyError: The package for the address is not installed.
         OSError: The file could not be written; what was there before still is. Of a full disk it says how many bytes
             are needed.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> from gymtrain.bundle import inspect
         >>> path = os.path.join(tempfile.mkdtemp(), "empty.zip")
         >>> write(path, Contents(
@@ -51,7 +56,7 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
     with (
         ThreadPoolExecutor(1, "gymtrain-digests") as hashing,
         _telling_what_is_needed(path, members),
-        atomic_write(path) as file,
+        whole_write(path) as file,
         zipfile.ZipFile(file, "w") as archive,
     ):
         digests = {}
@@ -67,16 +72,14 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
 
 
 @contextmanager
-def _telling_what_is_needed(
-    path: str | os.PathLike[str], members: list[tuple[str, bytes | Mapping[str, Tensor]]]
-) -> Iterator[None]:
+def _telling_what_is_needed(path: Writable, members: list[tuple[str, bytes | Mapping[str, Tensor]]]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sizes = [len(each) if isinstance(each, bytes) else tensors.encoded_bytes(each) for _, each in members]
-        free = shutil.disk_usage(os.path.dirname(os.path.realpath(path))).free
+        free = shutil.disk_usage(directory_of(path)).free
         message = f"{error.strerror}; about {sum(sizes):,} bytes are needed, {free:,} are free"
         raise OSError(error.errno, message, error.filename) from None
 

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +16,14 @@ import torch
 from gymtrain.bundle import (
     Bundle,
     Contents,
+    Readable,
     State,
     Tensor,
     Verification,
     Verify,
+    Writable,
     from_numpy,
+    name_of,
     open_bundle,
     to_numpy,
     write,
@@ -63,12 +65,12 @@ LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
 
 def save(
-    path: str | Path, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, result: Mapping[str, Any]
+    path: Writable, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, result: Mapping[str, Any]
 ) -> None:
     """Write a bundle.
 
     Args:
-        path: Where to; an existing file is replaced once the new one is whole.
+        path: Where to: a path, an address or a file object; an existing file is replaced once the new one is whole.
         experiment: The spec.
         spec: The same, written out.
         predictor: What was learned.
@@ -169,31 +171,32 @@ class Loaded(NamedTuple):
     verification: Verification | None
 
 
-def load(path: str | Path, trust: Sequence[str], verify: Verify = "eager") -> Loaded:
+def load(path: Readable, trust: Sequence[str], verify: Verify = "eager", *, sha256: str | None = None) -> Loaded:
     """Read a bundle.
 
     Args:
-        path: The file.
+        path: Its path or address, its bytes or a file object.
         trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
         verify: When the weights are verified, as `gymtrain.bundle.open_bundle` takes it.
+        sha256: The digest that the whole file must have.
 
     Raises:
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
         FileNotFoundError: There is no such file.
     """
-    with open_bundle(path, verify=verify) as bundle:
-        experiment = _experiment(bundle, trust, path)
+    with open_bundle(path, sha256=sha256, verify=verify) as bundle:
+        experiment = _experiment(bundle, trust, name_of(path))
         try:
             predictor = _predictor(bundle, experiment, trust)
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            message = f"{path}: the members do not fit together: {type(error).__name__}: {error}"
+            message = f"{name_of(path)}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
         return Loaded(experiment, predictor, bundle.results, bundle.verification)
 
 
-def _experiment(bundle: Bundle, trust: Sequence[str], path: str | Path) -> Experiment:
+def _experiment(bundle: Bundle, trust: Sequence[str], path: str) -> Experiment:
     try:
         with Experiment.reading_a_file(trust):
             return Experiment(**bundle.spec)

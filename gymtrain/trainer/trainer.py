@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from gymtrain.bundle import Verification, Verify
+    from gymtrain.bundle import Readable, Verification, Verify, Writable
     from gymtrain.data.schema import Features
     from gymtrain.trainer.predictor import Predictor
     from gymtrain.training.callbacks import Callback
@@ -271,65 +271,78 @@ class Trainer:
 
         return estimate(predictor, repetitions)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: Writable) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 
         Args:
-            path: The file; its directory has to exist, a file there is replaced.
+            path: The file; its directory has to exist, a file there is replaced. Or an address such as
+                `s3://BUCKET/x.zip`, to which is uploaded what was written here; or a file object, open for writing
+                bytes, which gets them at its position and is left open.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
-            SaveError: A class of yours is defined where no other process finds it.
+            SaveError: A class of yours is defined where no other process finds it, or the address cannot be written to.
+            MissingDependencyError: The package for such an address is not installed.
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
         from gymtrain.tracking.params import written
         from gymtrain.trainer.saving import save
 
-        _check_path(path, SaveError)
+        if not callable(getattr(path, "write", None)):
+            _check_path(path, SaveError)
         save(path, self._experiment, written(self.to_dict()), predictor, self._learned or {})
 
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: Readable,
         trust: Sequence[str] = (),
         *,
+        sha256: str | None = None,
         verify: Verify = "eager",
         tracking_uri: str | None = None,
     ) -> Trainer:
         """Read what `save` wrote, without running any code that the file brings.
 
         Args:
-            path: The file; or the place of one in MLflow, from where it is downloaded: `runs:/RUN_ID` for the bundle
-                that a run keeps, `runs:/RUN_ID/PATH` for another of its artifacts; `models:/MODEL_ID` for a logged
-                model; `models:/NAME/VERSION`, `models:/NAME@ALIAS` and `models:/NAME/latest` for a registered one.
+            path: The file; or an address from where it is downloaded, such as `https://HOST/x.zip`, `s3://BUCKET/x.zip`
+                and `hf://ORG/NAME/x.zip`; or its place in MLflow: `runs:/RUN_ID` for the bundle that a run keeps,
+                `runs:/RUN_ID/PATH` for another of its artifacts; `models:/MODEL_ID` for a logged model;
+                `models:/NAME/VERSION`, `models:/NAME@ALIAS` and `models:/NAME/latest` for a registered one. Or the
+                bytes of the file; or a file object, open for reading bytes and seekable, of which all is read and which
+                is left open.
             trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
                 that are registered in this process need no trust.
+            sha256: The SHA-256 that the whole file must have, in hexadecimal; None to take what is there. Give it where
+                the file comes from elsewhere: then nobody on the way can have changed it.
             verify: When the weights are checked against their digest; everything else always is, at once. `"eager"`:
                 before this returns. `"lazy"`: in a thread, and whatever needs the weights first waits for it, so that
-                a file of any size opens in milliseconds and no answer comes from damaged weights. False: not at all.
-            tracking_uri: The store that such a place is in; None for the environment variable `MLFLOW_TRACKING_URI`,
-                and without it `runs/mlflow.db` in the working directory.
+                a file of any size opens in milliseconds and no answer comes from damaged weights; but a file object is
+                always read to its end. False: not at all.
+            tracking_uri: The store that a place in MLflow is in; None for the environment variable
+                `MLFLOW_TRACKING_URI`, and without it `runs/mlflow.db` in the working directory.
 
         Raises:
             FileNotFoundError: There is no such file.
             SpecError: An argument has a value that it cannot have.
-            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or MLflow
-                does not have it. With `verify="lazy"`, the methods that need the weights raise it where they are
-                damaged.
+            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or it
+                cannot be had from where it is said to be. With `verify="lazy"`, the methods that need the weights raise
+                it where they are damaged.
+            MissingDependencyError: The package for such an address is not installed.
         """
         from gymtrain.tracking import fetched, is_address
         from gymtrain.trainer.saving import load
 
-        _check_path(path, partial(BundleError, reason="not_a_file"))
+        if not isinstance(path, bytes | bytearray | memoryview) and not callable(getattr(path, "read", None)):
+            _check_path(path, partial(BundleError, reason="not_a_file"))
         trust = [trust] if isinstance(trust, str) else trust
         if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
             raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
-        if is_address(os.fspath(path)):
+        if isinstance(path, str | os.PathLike) and is_address(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
-                return cls._of(*load(copy, trust, verify))
-        return cls._of(*load(path, trust, verify))
+                return cls._of(*load(copy, trust, verify, sha256=sha256))
+        return cls._of(*load(path, trust, verify, sha256=sha256))
 
     @classmethod
     def _of(

@@ -85,10 +85,11 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/x.zip", "s3://bucket/x.zip", "hf://a/b", "file:///etc/passwd", "a\0b"]
+    "url",
+    ["ftp://127.0.0.1:1/x.zip", "zip://x::memory://x.zip", "simplecache::https://127.0.0.1/x.zip", "jar://a/b", "a\0b"],
 )
-def test_a_url_is_not_a_path(url: str):
-    with pytest.raises(BundleError, match="is not the path of a file; download the bundle first") as caught:
+def test_an_address_of_another_kind_is_refused_before_anything_is_opened(url: str):
+    with pytest.raises(BundleError, match="is not the path of a file") as caught:
         open_bundle(url)
     assert caught.value.reason == "not_a_file"
 

@@ -1,0 +1,163 @@
+"""Bundles that lie elsewhere: downloaded into a file that nobody else sees, or written here whole and then uploaded.
+
+Only addresses that the caller gives come here; none that stands in a bundle does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any, BinaryIO
+
+from gymtrain.bundle.addresses import PACKAGES, WEB, fault_of, path_of, scheme_of, shown
+from gymtrain.bundle.format import MAX_FILE_BYTES
+from gymtrain.errors import BundleError, MissingDependencyError, SaveError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def check_source(url: str) -> None:
+    """See whether an address is one that bundles are read from.
+
+    Raises:
+        BundleError: `not_a_file`: it is not.
+    """
+    if (fault := fault_of(url)) is not None:
+        raise BundleError(fault, reason="not_a_file")
+
+
+def check_target(url: str) -> None:
+    """See whether a bundle could be written to an address, before the work is done and not after.
+
+    Raises:
+        SaveError: It is no address that can be written to.
+        MissingDependencyError: The package for such addresses is not installed.
+    """
+    if (fault := fault_of(url)) is not None:
+        raise SaveError(fault)
+    if scheme_of(url) in WEB:
+        raise SaveError(f"{shown(url)}: nothing is written to web servers; name a path, or a store such as s3://")
+    if url.endswith("/"):
+        raise SaveError(f"{shown(url)} is a directory; name a file in it")
+    if path_of(url) is None:
+        _filesystem(url)
+
+
+def download(url: str) -> BinaryIO:
+    """Download a bundle into a temporary file that has no name, so that it is gone with the process.
+
+    Args:
+        url: An address that `check_source` lets pass.
+
+    Returns:
+        The file, open for reading; the caller closes it.
+
+    Raises:
+        BundleError: `not_fetched` (there is no such file, or it cannot be had) or `too_large`.
+        MissingDependencyError: The package for such addresses is not installed.
+        OSError: It cannot be written here, for a full disk.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(prefix="gymtrain-"))
+        with _not_fetched(url):
+            stream, announced = _opened(url)
+        with contextlib.closing(stream):
+            _copy(url, stream, announced, file)
+        file.flush()
+        stack.pop_all()
+    return file
+
+
+@contextlib.contextmanager
+def upload(url: str) -> Iterator[BinaryIO]:
+    """Open a file here that is uploaded when the block ends without an error.
+
+    Args:
+        url: An address that `check_target` lets pass.
+
+    Yields:
+        The file, open for writing and seekable.
+
+    Raises:
+        SaveError: The upload fails.
+        MissingDependencyError: The package for such addresses is not installed.
+    """
+    filesystem, path = _filesystem(url)
+    with tempfile.TemporaryDirectory(prefix="gymtrain-") as directory:
+        local = os.path.join(directory, "bundle.zip")
+        with open(local, "xb") as file:
+            yield file
+        try:
+            filesystem.put_file(local, path)
+        except Exception as error:  # each library has its own
+            raise SaveError(f"{shown(url)}: cannot be written: {type(error).__name__}: {error}") from error
+
+
+def _opened(url: str) -> tuple[IO[bytes], int | None]:
+    """Open a stream, and say how many bytes are announced."""
+    if scheme_of(url) in WEB:
+        from gymtrain.bundle.web import open_url  # takes longer to import than a small bundle to read
+
+        return open_url(url)
+    filesystem, path = _filesystem(url)
+    stream = filesystem.open(path, "rb")
+    return stream, getattr(stream, "size", None)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """Return the file system of fsspec that an address lies in, and the path there.
+
+    Raises:
+        MissingDependencyError: Its package is not installed.
+    """
+    package, extra = PACKAGES.get(scheme_of(url), ("fsspec", None))
+    try:
+        from fsspec.core import url_to_fs
+        from fsspec.registry import get_filesystem_class
+
+        get_filesystem_class(scheme_of(url))
+    except ImportError as error:
+        command = "pip install fsspec" if extra is None else f"pip install 'gymtrain[{extra}]'"
+        message = f"{shown(url)}: the package {package!r} is not installed; install it with: {command}"
+        raise MissingDependencyError(message) from error
+    filesystem, path = url_to_fs(url)
+    return filesystem, path
+
+
+def _copy(url: str, stream: IO[bytes], announced: int | None, file: BinaryIO) -> None:
+    """Copy a stream up to its end, whatever it announces, and no more than a bundle may have."""
+    _check_size(url, announced or 0)
+    received = 0
+    while chunk := _read(url, stream):
+        received += len(chunk)
+        _check_size(url, received)
+        file.write(chunk)
+    if announced is not None and received < announced:
+        message = f"{shown(url)}: the connection ended after {received} of {announced} bytes; try again"
+        raise BundleError(message, reason="not_fetched")
+
+
+def _read(url: str, stream: IO[bytes]) -> bytes:
+    with _not_fetched(url):
+        return stream.read(_CHUNK_BYTES)
+
+
+def _check_size(url: str, size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        message = f"{shown(url)}: {size} bytes or more, and {MAX_FILE_BYTES} are allowed"
+        raise BundleError(message, reason="too_large")
+
+
+@contextlib.contextmanager
+def _not_fetched(url: str) -> Iterator[None]:
+    """Tell in one way what each library tells in its own."""
+    try:
+        yield
+    except (BundleError, MissingDependencyError):
+        raise
+    except Exception as error:  # of urllib, http, ssl, and of each library under fsspec
+        reason = getattr(error, "reason", None) or error  # urllib wraps what is wrong
+        message = f"{shown(url)}: cannot be read: {type(reason).__name__}: {reason}"
+        raise BundleError(message, reason="not_fetched") from error

@@ -1,0 +1,66 @@
+"""Where a bundle is written to: a path, an address or a file object; each of them gets all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, TypeAlias
+
+from gymtrain.bundle import remote
+from gymtrain.bundle.addresses import is_url, path_of
+from gymtrain.bundle.atomic import atomic_write
+
+Writable: TypeAlias = str | os.PathLike[str] | BinaryIO
+
+
+@contextmanager
+def whole_write(target: Writable) -> Iterator[BinaryIO]:
+    """Open a binary file whose content reaches the target when the block ends without an error.
+
+    Args:
+        target: A path, as `atomic_write` takes it; an address, to which is uploaded; or a file object, open for
+            writing bytes, which gets them at its position and stays open.
+
+    Yields:
+        The file, open for writing and seekable.
+
+    Raises:
+        SaveError: It is no address that can be written to, or the upload fails.
+        MissingDependencyError: The package for such addresses is not installed.
+        OSError: The file could not be written.
+
+    Example:
+        >>> import io
+        >>> buffer = io.BytesIO()
+        >>> with whole_write(buffer) as file:
+        ...     _ = file.write(b"PK")
+        >>> buffer.getvalue()
+        b'PK'
+    """
+    if is_url(target):
+        remote.check_target(target)
+        path = path_of(target)
+        with remote.upload(target) if path is None else atomic_write(path) as file:
+            yield file
+    elif isinstance(target, str | os.PathLike):
+        with atomic_write(target) as file:
+            yield file
+    else:
+        with tempfile.TemporaryFile(prefix="gymtrain-") as copy:
+            yield copy
+            copy.seek(0)
+            shutil.copyfileobj(copy, target)
+
+
+def directory_of(target: Writable) -> str:
+    """Return the directory on this machine that needs room for what is written.
+
+    Example:
+        >>> directory_of("/models/digits.zip"), directory_of("s3://models/digits.zip") == tempfile.gettempdir()
+        ('/models', True)
+    """
+    path = path_of(target) if is_url(target) else target
+    return os.path.dirname(os.path.realpath(path)) if isinstance(path, str | os.PathLike) else tempfile.gettempdir()

@@ -1,0 +1,50 @@
+"""Files of web servers, by the standard library: nothing has to be installed, and redirects are looked at."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.request
+from typing import IO, Any
+from urllib.error import HTTPError
+
+from gymtrain.bundle.addresses import fault_of, scheme_of, shown
+from gymtrain.errors import BundleError
+
+_SECONDS = 60.0  # that a server may be silent
+
+
+def open_url(url: str) -> tuple[IO[bytes], int | None]:
+    """Open a file of a web server as a stream, and return how many bytes the server says it has.
+
+    Raises:
+        BundleError: `not_fetched`: the server does not have it, or sends the reader to where it does not go.
+        OSError: The server cannot be reached.
+        http.client.HTTPException: It does not speak HTTP.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "gymtrain"})
+    try:
+        reply = urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS)
+    except HTTPError as error:
+        error.close()
+        answer = f"answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
+        if 300 <= error.code < 400:
+            answer = "redirects in a circle, or to an address that is not opened"
+        raise BundleError(f"{shown(url)}: the server {answer}", reason="not_fetched") from None
+    return reply, reply.length
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server only to where the caller could have gone, and from https to nothing less safe."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        fault = fault_of(newurl)
+        if fault is None and scheme_of(newurl) not in ("https", req.type):
+            fault = f"{shown(newurl)!r} is less safe than https"
+        if fault is not None:
+            fp.close()
+            raise BundleError(f"{shown(req.full_url)} redirects, and {fault}", reason="not_fetched")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
