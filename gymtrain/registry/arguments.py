@@ -61,12 +61,18 @@ def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
 def _type_hint(annotation: Any, names: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"argument": annotation})
     try:
-        hint = _strict(typing.get_type_hints(holder, names, include_extras=True)["argument"])
-        pydantic.TypeAdapter(hint, config=_CONFIG)
+        hint = typing.get_type_hints(holder, names, include_extras=True)["argument"]
+        if hint in _PLAIN:
+            return _strict(hint)
+        hint = _strict(hint)
+        pydantic.TypeAdapter(hint, config=_CONFIG)  # fails where it is no type; it takes half a millisecond
     except Exception:
         # It may be any expression: a name that only a type checker imports, something that is no type at all.
         return Any
     return hint
+
+
+_PLAIN = (int, float, str, bool, list, list[int], list[float], list[str])
 
 
 def _strict(hint: Any) -> Any:
