@@ -269,15 +269,17 @@ class Trainer:
 
         return estimate(predictor, repetitions)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, include_source: bool = False) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 
         Args:
             path: The file; its directory has to exist, a file there is replaced.
+            include_source: Put in the source of the modules that define classes of yours, for people to read. It is
+                never run: who loads the file needs the classes all the same.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
-            SaveError: A class of yours is defined where no other process finds it.
+            SaveError: A class of yours is defined where no other process finds it, or its source cannot be found.
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
@@ -285,10 +287,24 @@ class Trainer:
         from gymtrain.trainer.saving import save
 
         _check_path(path, SaveError)
-        save(path, self._experiment, written(self.to_dict()), predictor, self._learned or {})
+        save(
+            path,
+            self._experiment,
+            written(self.to_dict()),
+            predictor,
+            self._learned or {},
+            include_source=include_source,
+        )
 
     @classmethod
-    def load(cls, path: str | Path, trust: Sequence[str] = (), *, tracking_uri: str | None = None) -> Trainer:
+    def load(
+        cls,
+        path: str | Path,
+        trust: Sequence[str] = (),
+        *,
+        types: Mapping[str, Callable[..., Any]] = {},
+        tracking_uri: str | None = None,
+    ) -> Trainer:
         """Read what `save` wrote, without running any code that the file brings.
 
         Args:
@@ -297,13 +313,19 @@ class Trainer:
                 model; `models:/NAME/VERSION`, `models:/NAME@ALIAS` and `models:/NAME/latest` for a registered one.
             trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
                 that are registered in this process need no trust.
+            types: Your own classes by the names that the file has for them, `{"my_net": MyNet}`, where they are not
+                registered, or lie elsewhere than when it was written.
             tracking_uri: The store that such a place is in; None for the environment variable `MLFLOW_TRACKING_URI`,
                 and without it `runs/mlflow.db` in the working directory.
 
         Raises:
             FileNotFoundError: There is no such file.
-            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or MLflow
-                does not have it.
+            BundleError: It is no bundle, was changed, or names types that are neither registered, trusted nor given,
+                all of which are listed; or MLflow does not have it.
+
+        Warns:
+            UserWarning: Another great version of torch or numpy wrote it, or, where it holds fitted scikit-learn
+                objects, any other release of scikit-learn than a patch.
         """
         from gymtrain.tracking import fetched, is_address
         from gymtrain.trainer.saving import load
@@ -312,10 +334,14 @@ class Trainer:
         trust = [trust] if isinstance(trust, str) else trust
         if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
             raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
+        if not isinstance(types, Mapping) or not all(
+            isinstance(name, str) and callable(target) for name, target in types.items()
+        ):
+            raise SpecError([Fault("types", f"got {types!r}; expected classes by name, such as {{'my_net': MyNet}}")])
         if is_address(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
-                return cls._of(*load(copy, trust))
-        return cls._of(*load(path, trust))
+                return cls._of(*load(copy, trust, types))
+        return cls._of(*load(path, trust, types))
 
     @classmethod
     def _of(
