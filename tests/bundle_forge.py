@@ -196,7 +196,7 @@ def read_all(path: Path) -> dict[str, Any]:
 def everything(bundle: Bundle) -> dict[str, Any]:
     parts = ("manifest", "spec", "schema", "results", "readme")
     read = {name: getattr(bundle, name) for name in parts}
-    methods = ("weights", "model_skops", "model_state", "preprocessors", "selfcheck")
+    methods = ("weights", "storage", "model_skops", "model_state", "preprocessors", "selfcheck")
     return read | {name: getattr(bundle, name)() for name in methods}
 
 

@@ -42,10 +42,12 @@ class Contents:
         versions: The versions of the libraries that made it, by name.
         created: When it was made, as an ISO 8601 time.
         weights: The tensors of the model, by name.
+        storage: How the tensors of the model are made of these, where that is not one by one.
         model_skops: What skops made of a fitted scikit-learn model.
         model_state: What a model keeps as JSON.
         preprocessors: In the order in which they are applied.
         training: What it takes to train on; only in a checkpoint.
+        sources: The source of modules by their names, for people to read.
 
     Example:
         >>> contents = Contents(
@@ -65,7 +67,9 @@ class Contents:
     versions: Mapping[str, str]
     created: str
     weights: Mapping[str, Tensor] | None = None
+    storage: dict[str, Any] | None = None
     model_skops: bytes | None = None
     model_state: dict[str, Any] | None = None
     preprocessors: Sequence[State] = ()
     training: State | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)

@@ -15,12 +15,14 @@ RESULTS: Final = "results.json"
 MODEL_STATE: Final = "model.json"
 MODEL_SKOPS: Final = "model.skops"
 WEIGHTS: Final = "weights.safetensors"
+STORAGE: Final = "storage.json"  # where the weights are not simply one tensor after another
 SELFCHECK: Final = "selfcheck.safetensors"
 README: Final = "README.md"
 PREPROCESSOR: Final = re.compile(r"preprocessors/([0-9]{3})\.(json|safetensors|skops)")
 TRAINING_STATE: Final = "training/state.json"
 TRAINING_TENSORS: Final = "training/state.safetensors"
 TRAINING: Final = (TRAINING_STATE, TRAINING_TENSORS)  # only in a checkpoint
+SOURCE: Final = re.compile(r"source/([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)\.py")  # for reading, never run
 
 REQUIRED: Final = (MANIFEST, SPEC, SCHEMA, RESULTS, SELFCHECK, README)
 MODEL: Final = (WEIGHTS, MODEL_SKOPS, MODEL_STATE)  # at least one of these
@@ -32,7 +34,8 @@ MAX_FILE_BYTES: Final = 256 << 30
 MAX_MEMBERS: Final = 256
 MAX_DIRECTORY_BYTES: Final = 4 << 20
 MAX_RATIO: Final = 32  # bytes that a deflated member may grow to, for each byte in the file
-MAX_PREPROCESSORS: Final = 80  # three members each, and all the others, fit into MAX_MEMBERS
+MAX_PREPROCESSORS: Final = 64  # three members each, the sources and all the others fit into MAX_MEMBERS
+MAX_SOURCES: Final = 32
 _SMALL, _LARGE = 1 << 20, 16 << 20
 
 
@@ -43,7 +46,19 @@ def is_member(name: str) -> bool:
         >>> is_member("spec.json"), is_member("preprocessors/000.skops"), is_member("model.pkl")
         (True, True, False)
     """
-    return name in (*REQUIRED, *MODEL, *TRAINING) or PREPROCESSOR.fullmatch(name) is not None
+    if name in (*REQUIRED, *MODEL, *TRAINING, STORAGE) or PREPROCESSOR.fullmatch(name) is not None:
+        return True
+    return is_source(name)
+
+
+def is_source(name: str) -> bool:
+    """Whether the member is the source of somebody's class, as text.
+
+    Example:
+        >>> is_source("source/my_package.models.py"), is_source("source/../models.py")
+        (True, False)
+    """
+    return SOURCE.fullmatch(name) is not None
 
 
 def is_tensors(name: str) -> bool:
@@ -63,9 +78,19 @@ def max_bytes(name: str) -> int | None:
         >>> max_bytes("spec.json"), max_bytes("weights.safetensors")
         (1048576, None)
     """
-    if name in (MANIFEST, SPEC, README):
+    if name in (MANIFEST, SPEC, README) or is_source(name):
         return _SMALL
     return _LARGE if name.endswith(".json") else None
+
+
+def source_name(module: str) -> str:
+    """Return the name of the member with the source of a module.
+
+    Example:
+        >>> source_name("my_package.models")
+        'source/my_package.models.py'
+    """
+    return f"source/{module}.py"
 
 
 def preprocessor_name(index: int, suffix: str) -> str:

@@ -18,7 +18,7 @@ from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
 from gymtrain.bundle.contents import State
 from gymtrain.bundle.directory import Entry, read_directory
-from gymtrain.bundle.format import is_tensors, preprocessor_name
+from gymtrain.bundle.format import is_source, is_tensors, preprocessor_name
 from gymtrain.bundle.source import Readable, Source
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.bundle.verification import Verification
@@ -28,7 +28,13 @@ Verify = Literal["eager", "lazy", False]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MANIFEST_KEYS = {"format", "format_version", "created", "versions", "weights", "members"}
-_INSPECTED = (bundle_format.SPEC, bundle_format.SCHEMA, bundle_format.RESULTS, bundle_format.README)
+_INSPECTED = (
+    bundle_format.SPEC,
+    bundle_format.SCHEMA,
+    bundle_format.RESULTS,
+    bundle_format.README,
+    bundle_format.STORAGE,
+)
 
 
 class Bundle:
@@ -89,6 +95,11 @@ class Bundle:
             BundleError: `weights_header`, `weights_layout`, `weights_dtype`, `weights_names` or `weights_shape`.
         """
         return self._tensors(bundle_format.WEIGHTS, expected) if bundle_format.WEIGHTS in self._entries else None
+
+    def storage(self) -> dict[str, Any] | None:
+        """Return how the tensors of the model are made of `weights`; None where they are these."""
+        content: dict[str, Any] | None = self._contents.get(bundle_format.STORAGE)
+        return content
 
     def model_skops(self) -> bytes | None:
         """Return what skops made of a scikit-learn model; None where it is not one."""
@@ -208,7 +219,8 @@ def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
         sha256: The digest that the whole file must have, in hexadecimal; it takes as long as reading the file.
 
     Returns:
-        `manifest`, `spec`, `schema` and `results` as dicts, `readme` as text.
+        `manifest`, `spec`, `schema` and `results` as dicts, `readme` as text; `storage` as a dict, None where there is
+        nothing to say of it; `sources`, the source of modules as text by their names, empty where there are none.
 
     Raises:
         BundleError: The file is not a bundle that can be trusted; docs/bundle-format.md lists the reasons.
@@ -219,9 +231,19 @@ def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
             _check_file_digest(source, sha256)
         entries = read_directory(source)
         manifest = _read_manifest(source, entries)
-        encoded = {name: _read_member(source, entries[name], manifest["members"][name]) for name in _INSPECTED}
-        spec, schema, results, readme = (_decode(source, name, data) for name, data in encoded.items())
-    return {"manifest": manifest, "spec": spec, "schema": schema, "results": results, "readme": readme}
+        names = [name for name in entries if name in _INSPECTED or is_source(name)]
+        encoded = {name: _read_member(source, entries[name], manifest["members"][name]) for name in names}
+        contents = {name: _decode(source, name, data) for name, data in encoded.items()}
+    sources = {found[1]: text for name, text in contents.items() if (found := bundle_format.SOURCE.fullmatch(name))}
+    return {
+        "manifest": manifest,
+        "spec": contents[bundle_format.SPEC],
+        "schema": contents[bundle_format.SCHEMA],
+        "results": contents[bundle_format.RESULTS],
+        "readme": contents[bundle_format.README],
+        "storage": contents.get(bundle_format.STORAGE),
+        "sources": sources,
+    }
 
 
 def _check_file_digest(source: Source, expected: str) -> None:
@@ -304,6 +326,8 @@ def _missing(names: Collection[str]) -> str | None:
             return name
     if not any(name in names for name in bundle_format.MODEL):
         return bundle_format.WEIGHTS
+    if bundle_format.STORAGE in names and bundle_format.WEIGHTS not in names:
+        return bundle_format.WEIGHTS
     if sum(name in names for name in bundle_format.TRAINING) == 1:
         return next(name for name in bundle_format.TRAINING if name not in names)
     preprocessors = {name for name in names if bundle_format.PREPROCESSOR.fullmatch(name)}
@@ -372,7 +396,7 @@ def _check_digest(source: Source, entry: Entry, digest: str, member: Mapping[str
 def _decode(source: Source, name: str, data: bytes) -> Any:
     if name.endswith(".json"):
         return strict_json.loads(data, f"{source.name}: {name}")
-    if name != bundle_format.README:
+    if name != bundle_format.README and not is_source(name):
         return data
     try:
         return data.decode("utf-8")

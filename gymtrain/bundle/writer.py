@@ -16,7 +16,7 @@ from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
 from gymtrain.bundle.contents import Contents
 from gymtrain.bundle.directory import ALIGNMENT_FIELD, ATTRIBUTES, DATE_TIME, LOCAL, alignment_content
-from gymtrain.bundle.format import preprocessor_name
+from gymtrain.bundle.format import preprocessor_name, source_name
 from gymtrain.bundle.target import Writable, directory_of, whole_write
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.errors import SaveError, some
@@ -93,6 +93,17 @@ def _check(contents: Contents) -> None:
     if len(contents.preprocessors) > bundle_format.MAX_PREPROCESSORS:
         count = len(contents.preprocessors)
         raise SaveError(f"{count} preprocessors; a bundle holds at most {bundle_format.MAX_PREPROCESSORS}")
+    _check_sources(list(contents.sources))
+
+
+def _check_sources(modules: list[str]) -> None:
+    if len(modules) > bundle_format.MAX_SOURCES:
+        raise SaveError(f"sources of {len(modules)} modules; a bundle holds at most {bundle_format.MAX_SOURCES}")
+    unfit = [name for name in modules if not bundle_format.is_source(source_name(name)) or len(name) > 80]
+    if unfit:
+        raise SaveError(f"the source of {some(unfit)} has no place in a bundle: expected at most 80 ASCII characters")
+    if len({name.lower() for name in modules}) < len(modules):
+        raise SaveError(f"of the modules {some(sorted(modules))} two differ by case only, as no names in a bundle may")
 
 
 def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Tensor]]]:
@@ -106,6 +117,8 @@ def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Ten
         yield bundle_format.MODEL_SKOPS, contents.model_skops
     if contents.weights is not None:
         yield bundle_format.WEIGHTS, _checked(bundle_format.WEIGHTS, contents.weights)
+    if contents.storage is not None:
+        yield bundle_format.STORAGE, _document(bundle_format.STORAGE, contents.storage)
     for index, state in enumerate(contents.preprocessors):
         name = preprocessor_name(index, "json")
         yield name, _document(name, state.values)
@@ -118,7 +131,9 @@ def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Ten
     if contents.training is not None:
         yield bundle_format.TRAINING_STATE, _document(bundle_format.TRAINING_STATE, contents.training.values)
         yield bundle_format.TRAINING_TENSORS, _checked(bundle_format.TRAINING_TENSORS, contents.training.tensors)
-    yield bundle_format.README, _readme(contents.readme)
+    for module, source in sorted(contents.sources.items()):
+        yield source_name(module), _text(source_name(module), source)
+    yield bundle_format.README, _text(bundle_format.README, contents.readme)
 
 
 def _document(name: str, value: dict[str, Any]) -> bytes:
@@ -134,11 +149,11 @@ def _checked(name: str, named: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return named
 
 
-def _readme(text: str) -> bytes:
+def _text(name: str, text: str) -> bytes:
     encoded = text.encode(errors="replace")
-    limit = bundle_format.max_bytes(bundle_format.README) or 0
+    limit = bundle_format.max_bytes(name) or 0
     if len(encoded) > limit:
-        raise SaveError(f"{bundle_format.README}: {len(encoded)} bytes, more than the {limit} that are allowed")
+        raise SaveError(f"{name}: {len(encoded)} bytes, more than the {limit} that are allowed")
     return encoded
 
 

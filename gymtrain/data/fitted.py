@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Collection
 from functools import cached_property
@@ -78,19 +79,47 @@ def load(data: bytes, trust: Collection[str] = ()) -> Any:
         BundleError: It is damaged, or holds a type that is not trusted.
     """
     import skops.io
+    from sklearn.exceptions import InconsistentVersionWarning
+
+    found = _unknown_to_skops(data)
+    unknown = sorted(found - TRUSTED - set(trust))
+    if unknown:
+        raise BundleError(_refusal(unknown), reason="unknown_type")
+    try:
+        with warnings.catch_warnings():
+            # Of another version of scikit-learn, of which a bundle warns once for all that is in it.
+            warnings.simplefilter("ignore", InconsistentVersionWarning)
+            return skops.io.loads(data, trusted=sorted(found))
+    except Exception as error:
+        raise _unreadable(error) from error
+
+
+def refusal(data: bytes, trust: Collection[str] = ()) -> str | None:
+    """Return why `load` would not build what is in the data, though it can be read; None if it would.
+
+    Raises:
+        BundleError: It is damaged.
+    """
+    unknown = sorted(_unknown_to_skops(data) - TRUSTED - set(trust))
+    return _refusal(unknown) if unknown else None
+
+
+def _unknown_to_skops(data: bytes) -> set[str]:
+    import skops.io
 
     try:
         _refuse_growth(data)
-        found = set(skops.io.get_untrusted_types(data=data))
-        unknown = sorted(found - TRUSTED - set(trust))
-        if not unknown:
-            return skops.io.loads(data, trusted=sorted(found))
+        return set(skops.io.get_untrusted_types(data=data))
     except Exception as error:
-        raise BundleError(f"a fitted scikit-learn object cannot be read: {error}", reason="skops") from error
-    raise BundleError(
-        f"a fitted scikit-learn object holds {', '.join(unknown)}; if you trust the file, pass trust={unknown!r}",
-        reason="unknown_type",
-    )
+        raise _unreadable(error) from error
+
+
+def _refusal(unknown: list[str]) -> str:
+    return f"a fitted scikit-learn object holds {', '.join(unknown)}; if you trust the file, pass trust={unknown!r}"
+
+
+def _unreadable(error: Exception) -> BundleError:
+    return BundleError(f"a fitted scikit-learn object cannot be read: {error}", reason="skops")
 
 
 def _refuse_growth(data: bytes) -> None:

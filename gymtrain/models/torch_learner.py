@@ -188,12 +188,13 @@ class TorchLearner(Learner):
                     f"{own[name].dtype} of shape {tuple(own[name].shape)}",
                     reason="weights_shape",
                 )
-        tied = _tied(self.module)
         self.module.load_state_dict(state, assign=True, strict=False)  # the names were compared above
-        for name, original in tied.items():
-            # Assigning gave each name a tensor of its own; they are one again, as training left them.
-            owner, _, own_name = name.rpartition(".")
-            setattr(self.module.get_submodule(owner), own_name, self.module.get_parameter(original))
+        parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        for name, original in _same(state).items():
+            if name in parameters and original in parameters:
+                # Assigning gave each name a parameter of its own; they are one again, as training left them.
+                owner, _, own_name = name.rpartition(".")
+                setattr(self.module.get_submodule(owner), own_name, parameters[original])
         self.module.to(self.device).eval()
 
 
@@ -208,11 +209,15 @@ def _are_alike(one: Any, other: Any) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype
 
 
-def _tied(module: nn.Module) -> dict[str, str]:
-    """Return the names of parameters that are others under a second name, with the first name of each."""
-    first: dict[int, str] = {}
-    named = module.named_parameters(remove_duplicate=False)
-    return {name: first[id(tensor)] for name, tensor in named if first.setdefault(id(tensor), name) != name}
+def _same(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return the names of tensors that are others under a second name, with the first name of each."""
+    first: dict[tuple[Any, ...], str] = {}
+    places = {
+        name: (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        for name, tensor in state.items()
+        if tensor.numel()
+    }
+    return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
 
 
 def as_input(X: Array) -> torch.Tensor:

@@ -153,6 +153,11 @@ def find(kind: str, name: str, *, trusted: Collection[str] | None = None) -> Cal
             )
         return locate(name)
     known = known_names(kind)
+    if trusted is not None:
+        raise UnknownTypeError(
+            f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; import the module that registers it, or "
+            f"pass types={{{name!r}: …}} with what it stands for"
+        )
     raise UnknownTypeError(
         f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}; "
         f"or give 'package.module:Class'"

@@ -30,8 +30,25 @@ from gymtrain.specs.section import FaultsFound, fault, faults_of, join
 from gymtrain.specs.values import misfits, plain, written
 from gymtrain.specs.wording import shortened
 
-# None while a user's own spec is checked; the names that may be imported while a spec out of a file is read.
-trusted_types: ContextVar[tuple[str, ...] | None] = ContextVar("trusted_types", default=None)
+
+@dataclass(frozen=True)
+class Reading:
+    """What a spec out of a file may name beside what is registered in this process.
+
+    Args:
+        trust: The `"package.module:Class"` names that may be imported.
+        types: What stands behind names of the file, as the caller says.
+        needed: The kinds that a prediction needs; of a type of another kind that is not there only the words are kept
+            until somebody trains with it.
+    """
+
+    trust: tuple[str, ...]
+    types: Mapping[str, Callable[..., Any]]
+    needed: frozenset[str]
+
+
+# None while a user's own spec is checked.
+reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 # What a model is told about the data, so that the spec need not say it twice.
 INJECTED = {"model": frozenset({"input_shape", "output_size"})}
@@ -118,10 +135,6 @@ class Absent:
         raise UnknownTypeError(self._reason)
 
 
-# What a prediction needs; of everything else in a file only the words are kept until somebody trains with it.
-_NEEDED = {"model", "preprocessor"}
-
-
 def check_component(kind: str, value: Any) -> Component:
     """Check one component of a spec.
 
@@ -134,7 +147,8 @@ def check_component(kind: str, value: Any) -> Component:
     try:
         return _resolved_component(kind, name, given)
     except FaultsFound as error:
-        if trusted_types.get() is None or kind in _NEEDED:
+        source = reading.get()
+        if source is None or kind in source.needed:
             raise
         # The libraries of this process may know other optimizers and other arguments than those that wrote the file.
         reasons = [found.message if found.path in {"", "type"} else str(found) for found in error.faults]
@@ -193,6 +207,9 @@ def _name_of(kind: str, target: Any) -> str:
 
 
 def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
+    source = reading.get()
+    if source is not None and name in source.types:
+        return source.types[name]
     if kind == "schedule" and ":" not in name and name not in known_names(kind):
         found = find_foreign(kind, name)
         if found is None:
@@ -212,7 +229,7 @@ def _find(kind: str, name: str) -> Callable[..., Any] | ForeignClass:
             hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
             raise fault(f"{name!r} is not a known {kind}{hint}", "type")
     try:
-        return find(kind, name, trusted=trusted_types.get())
+        return find(kind, name, trusted=None if source is None else source.trust)
     except UnknownTypeError as error:
         raise fault(str(error), "type") from error
 
@@ -287,7 +304,7 @@ def _resolved(target: Any, given: dict[str, Any]) -> dict[str, Any]:
     try:
         resolved: dict[str, Any] = target.resolve_arguments(given)
     except SpecError as error:
-        if trusted_types.get() is not None and all(each.message.startswith("unknown key") for each in error.faults):
+        if reading.get() is not None and all(each.message.startswith("unknown key") for each in error.faults):
             return given  # another version of the library wrote the file, and what was fitted does not ask it again
         raise FaultsFound(error.faults) from error
     return resolved

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import pydantic
 
 from gymtrain.errors import Fault, SpecError
-from gymtrain.specs.components import trusted_types
+from gymtrain.specs.components import Component, Reading, reading
 from gymtrain.specs.dataset import Dataset
 from gymtrain.specs.model import Model
-from gymtrain.specs.section import Keyed, Section, fault, faults_of
+from gymtrain.specs.section import Keyed, Section, fault, faults_of, join
 from gymtrain.specs.tracking import Tracking
 from gymtrain.specs.values import plain
 
@@ -49,13 +49,40 @@ class Experiment(Section):
 
     @classmethod
     @contextmanager
-    def reading_a_file(cls, trust: Sequence[str]) -> Iterator[None]:
-        """While this is entered, a name in a spec imports nothing but what is registered or listed in `trust`."""
-        token = trusted_types.set(tuple(trust))
+    def reading_a_file(
+        cls, trust: Collection[str], types: Mapping[str, Callable[..., Any]] = {}, *, needs_model: bool = True
+    ) -> Iterator[None]:
+        """While this is entered, a name in a spec imports nothing but what is registered or listed in `trust`.
+
+        Args:
+            trust: Names as `"package.module:Class"`.
+            types: What stands behind other names.
+            needs_model: Whether a model that is not there is a fault, or missed only by who trains.
+        """
+        needed = {"preprocessor", "model"} if needs_model else {"preprocessor"}
+        token = reading.set(Reading(tuple(trust), types, frozenset(needed)))
         try:
             yield
         finally:
-            trusted_types.reset(token)
+            reading.reset(token)
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """Yield every component of the three specs, those among the arguments of others too, each with its path."""
+        yield from _components("", self)
+
+
+def _components(path: str, value: Any) -> Iterator[tuple[str, Component]]:
+    if isinstance(value, Component):
+        yield from value.members(path)
+    elif isinstance(value, Section):
+        for name in type(value).model_fields:
+            yield from _components(join(path, name), getattr(value, name))
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _components(join(path, name), item)
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from _components(join(path, position), item)
 
 
 def spec_sha256(spec: dict[str, Any]) -> str:

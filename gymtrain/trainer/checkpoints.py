@@ -17,7 +17,9 @@ from gymtrain.errors import BundleError, TrainingError, some
 from gymtrain.specs import Experiment
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.trainer.predictor import Predictor
-from gymtrain.trainer.saving import contents_of, torch_tensor
+from gymtrain.trainer.saving import contents_of
+from gymtrain.trainer.storage import restored
+from gymtrain.trainer.tensors import torch_tensor
 from gymtrain.training.state_tree import flatten, unflatten
 
 # What may differ between a training and the one that goes on with it.
@@ -278,7 +280,7 @@ def _resumed(path: Path, bundle: Bundle, changes: dict[str, str]) -> Resumed:
         raise BundleError(f"{path} is no checkpoint: it does not say where a training stood", reason="inconsistent")
     # Copies, because training writes into them.
     tensors = {name: torch_tensor(tensor).clone() for name, tensor in training.tensors.items()}
-    weights = {name: torch_tensor(tensor).clone() for name, tensor in (bundle.weights() or {}).items()}
+    weights = {name: tensor.clone() for name, tensor in restored(bundle).items()}
     try:
         state = unflatten(training.values, tensors)
         return Resumed(path, state, {**weights, **state.pop("module")}, changes)

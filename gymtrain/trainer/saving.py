@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,42 +30,34 @@ from gymtrain.bundle import (
 )
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
-from gymtrain.errors import BundleError, Fault, SaveError, SpecError
+from gymtrain.errors import BundleError, SaveError, SpecError
 from gymtrain.hardware import library_versions
 from gymtrain.models.tasks import task_from_dict
 from gymtrain.models.torch_learner import TorchLearner, restore_learner
-from gymtrain.specs import Component, Experiment
+from gymtrain.specs import Experiment
 from gymtrain.trainer.model_card import model_card
+from gymtrain.trainer.own_classes import Types, check_findable, sources_of, with_all_that_is_missing
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+from gymtrain.trainer.storage import restored, stored
+from gymtrain.trainer.tensors import tensor_of
+from gymtrain.trainer.versions import warn_of_versions
 from gymtrain.training.precision import parameter_dtype
 
 Array = npt.NDArray[Any]
 Copied = Callable[[str, torch.Tensor], torch.Tensor]
 
-# What safetensors calls the types of torch.
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.uint16: "U16",
-    torch.uint32: "U32",
-    torch.uint64: "U64",
-    torch.complex64: "C64",
-    torch.bool: "BOOL",
-}
-TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
 
 def save(
-    path: Writable, experiment: Experiment, spec: dict[str, Any], predictor: Predictor, result: Mapping[str, Any]
+    path: Writable,
+    experiment: Experiment,
+    spec: dict[str, Any],
+    predictor: Predictor,
+    result: Mapping[str, Any],
+    *,
+    include_source: bool = False,
 ) -> None:
     """Write a bundle.
 
@@ -75,6 +67,7 @@ def save(
         spec: The same, written out.
         predictor: What was learned.
         result: What `train()` returned.
+        include_source: Whether the source of the user's own classes is put in, for people to read.
 
     Raises:
         SaveError: A component could not be found again by the process that loads the bundle.
@@ -82,7 +75,8 @@ def save(
     """
     check_findable(experiment)
     _check_final_state(experiment, predictor)
-    write(path, contents_of(spec, predictor, result))
+    contents = contents_of(spec, predictor, result)
+    write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents)
 
 
 def _check_final_state(experiment: Experiment, predictor: Predictor) -> None:
@@ -171,34 +165,46 @@ class Loaded(NamedTuple):
     verification: Verification | None
 
 
-def load(path: Readable, trust: Sequence[str], verify: Verify = "eager", *, sha256: str | None = None) -> Loaded:
+def load(
+    path: Readable,
+    trust: Collection[str],
+    types: Types = {},
+    *,
+    sha256: str | None = None,
+    verify: Verify = "eager",
+) -> Loaded:
     """Read a bundle.
 
     Args:
         path: Its path or address, its bytes or a file object.
         trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
-        verify: When the weights are verified, as `gymtrain.bundle.open_bundle` takes it.
+        types: What stands behind names in the bundle.
         sha256: The digest that the whole file must have.
+        verify: When the weights are verified, as `gymtrain.bundle.open_bundle` takes it.
 
     Raises:
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
         FileNotFoundError: There is no such file.
     """
     with open_bundle(path, sha256=sha256, verify=verify) as bundle:
-        experiment = _experiment(bundle, trust, name_of(path))
         try:
+            experiment = _experiment(bundle, trust, types, name_of(path))
             predictor = _predictor(bundle, experiment, trust)
-        except BundleError:
+        except BundleError as error:
+            if error.reason == "unknown_type":
+                raise with_all_that_is_missing(error, bundle, trust, types, name_of(path)) from error
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             message = f"{name_of(path)}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
+        has_fitted = any(name.endswith(".skops") for name in bundle.manifest["members"])
+        warn_of_versions(name_of(path), bundle.manifest["versions"], has_fitted=has_fitted)
         return Loaded(experiment, predictor, bundle.results, bundle.verification)
 
 
-def _experiment(bundle: Bundle, trust: Sequence[str], path: str) -> Experiment:
+def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str) -> Experiment:
     try:
-        with Experiment.reading_a_file(trust):
+        with Experiment.reading_a_file(trust, types):
             return Experiment(**bundle.spec)
     except SpecError as error:
         unknown = any(fault.path.endswith("type") for fault in error.faults)
@@ -207,7 +213,7 @@ def _experiment(bundle: Bundle, trust: Sequence[str], path: str) -> Experiment:
         raise BundleError(f"{path}: spec.json: {error}", reason="spec") from error
 
 
-def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> Predictor:
+def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -> Predictor:
     schema = bundle.schema
     features = Features.from_dict(schema["features"])
     input_shape = tuple(int(size) for size in schema["input_shape"])
@@ -236,41 +242,6 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
     return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
 
 
-def check_findable(experiment: Experiment) -> None:
-    """Look whether another process would find what the spec names.
-
-    Raises:
-        SaveError: A class of the user's is defined where no other process looks.
-    """
-    dataset, model = experiment.dataset, experiment.model
-    components = {
-        "dataset.dataset": dataset.dataset,
-        "model.model": model.model,
-        "model.training.loss": model.training.loss,
-    }
-    lists = {
-        "dataset.preprocessors": [] if dataset.preprocessors == "auto" else dataset.preprocessors,
-        "dataset.data_augmentors": dataset.data_augmentors,
-        "tracking.trackers": experiment.tracking.trackers,
-    }
-    for place, each in lists.items():
-        components |= {f"{place}[{position}]": component for position, component in enumerate(each)}
-    faults = [_unfindable(place, component) for place, component in components.items()]
-    found = [str(fault) for fault in faults if fault is not None]
-    if found:
-        raise SaveError("this trainer could not be loaded by another process:\n  " + "\n  ".join(found))
-
-
-def _unfindable(place: str, component: Component | str) -> Fault | None:
-    if isinstance(component, str) or not component.type.startswith("__main__:"):
-        return None
-    return Fault(
-        place,
-        f"{component.type!r} is defined in the script or notebook that runs, where no other process finds it; put the "
-        f"class in a module that can be imported, or give it a name with @gymtrain.register and register it there too",
-    )
-
-
 def _state(name: str, content: Mapping[str, Any]) -> State:
     """Sort what a component saved by how it is stored."""
     arrays = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
@@ -289,7 +260,7 @@ def _state(name: str, content: Mapping[str, Any]) -> State:
     )
 
 
-def _restored(state: State, trust: Sequence[str]) -> dict[str, Any]:
+def _restored(state: State, trust: Collection[str]) -> dict[str, Any]:
     # Copies: a preprocessor is small, and outlives the map of the file.
     arrays = {key: to_numpy(tensor).copy() for key, tensor in state.tensors.items()}
     skops = {} if state.skops is None else {"skops": state.skops, "trust": list(trust)}
@@ -299,34 +270,18 @@ def _restored(state: State, trust: Sequence[str]) -> dict[str, Any]:
 def _model_members(predictor: Predictor, copied: Copied) -> dict[str, Any]:
     learner = predictor.learner
     if isinstance(learner, TorchLearner):
-        return {
-            "weights": {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in learner.save().items()}
-        }
+        tensors, said = stored(learner.save(), learner.final_state())
+        weights = {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in tensors.items()}
+        return {"weights": weights, "storage": said or None}
     state = _state("model", learner.save())
     return {"weights": state.tensors or None, "model_skops": state.skops, "model_state": state.values["state"]}
 
 
-def _model_state(bundle: Bundle, trust: Sequence[str]) -> dict[str, Any]:
-    weights, values = bundle.weights() or {}, bundle.model_state()
+def _model_state(bundle: Bundle, trust: Collection[str]) -> dict[str, Any]:
+    values = bundle.model_state()
     if values is None:  # a torch module: it has nothing but tensors
-        return {name: torch_tensor(tensor) for name, tensor in weights.items()}
-    return _restored(State({"state": values}, weights, bundle.model_skops()), trust)
-
-
-def tensor_of(tensor: torch.Tensor) -> Tensor:
-    """Return a tensor of torch as a bundle holds it; its memory is shared, not copied."""
-    if tensor.dtype not in DTYPES:
-        raise SaveError(f"the model has a tensor of type {tensor.dtype}, which safetensors cannot hold")
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return Tensor(DTYPES[tensor.dtype], tuple(tensor.shape), flat.numpy().data)
-
-
-def torch_tensor(tensor: Tensor) -> torch.Tensor:
-    """Return a tensor of a bundle as torch has it; its memory is the map of the file, copied where it is written to."""
-    dtype = TORCH_DTYPES[tensor.dtype]
-    if 0 in tensor.shape:
-        return torch.empty(tensor.shape, dtype=dtype)
-    return torch.frombuffer(tensor.data, dtype=dtype).reshape(tensor.shape)
+        return dict(restored(bundle))
+    return _restored(State({"state": values}, bundle.weights() or {}, bundle.model_skops()), trust)
 
 
 def _selfcheck(predictor: Predictor) -> dict[str, Tensor]:

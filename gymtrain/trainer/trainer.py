@@ -271,17 +271,20 @@ class Trainer:
 
         return estimate(predictor, repetitions)
 
-    def save(self, path: Writable) -> None:
+    def save(self, path: Writable, *, include_source: bool = False) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 
         Args:
             path: The file; its directory has to exist, a file there is replaced. Or an address such as
                 `s3://BUCKET/x.zip`, to which is uploaded what was written here; or a file object, open for writing
                 bytes, which gets them at its position and is left open.
+            include_source: Put in the source of the modules that define classes of yours, for people to read. It is
+                never run: who loads the file needs the classes all the same.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
-            SaveError: A class of yours is defined where no other process finds it, or the address cannot be written to.
+            SaveError: A class of yours is defined where no other process finds it, or its source cannot be found; or
+                the address cannot be written to.
             MissingDependencyError: The package for such an address is not installed.
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
@@ -291,7 +294,14 @@ class Trainer:
 
         if not callable(getattr(path, "write", None)):
             _check_path(path, SaveError)
-        save(path, self._experiment, written(self.to_dict()), predictor, self._learned or {})
+        save(
+            path,
+            self._experiment,
+            written(self.to_dict()),
+            predictor,
+            self._learned or {},
+            include_source=include_source,
+        )
 
     @classmethod
     def load(
@@ -299,6 +309,7 @@ class Trainer:
         path: Readable,
         trust: Sequence[str] = (),
         *,
+        types: Mapping[str, Callable[..., Any]] = {},
         sha256: str | None = None,
         verify: Verify = "eager",
         tracking_uri: str | None = None,
@@ -314,6 +325,8 @@ class Trainer:
                 is left open.
             trust: Types outside gymtrain that the file may name, as `"package.module:Class"`; they are imported. Types
                 that are registered in this process need no trust.
+            types: Your own classes by the names that the file has for them, `{"my_net": MyNet}`, where they are not
+                registered, or lie elsewhere than when it was written.
             sha256: The SHA-256 that the whole file must have, in hexadecimal; None to take what is there. Give it where
                 the file comes from elsewhere: then nobody on the way can have changed it.
             verify: When the weights are checked against their digest; everything else always is, at once. `"eager"`:
@@ -326,10 +339,14 @@ class Trainer:
         Raises:
             FileNotFoundError: There is no such file.
             SpecError: An argument has a value that it cannot have.
-            BundleError: It is no bundle, was changed, or names a type that is neither registered nor trusted; or it
-                cannot be had from where it is said to be. With `verify="lazy"`, the methods that need the weights raise
-                it where they are damaged.
+            BundleError: It is no bundle, was changed, or names types that are neither registered, trusted nor given,
+                all of which are listed; or it cannot be had from where it is said to be. With `verify="lazy"`, the
+                methods that need the weights raise it where they are damaged.
             MissingDependencyError: The package for such an address is not installed.
+
+        Warns:
+            UserWarning: Another great version of torch or numpy wrote it, or, where it holds fitted scikit-learn
+                objects, any other release of scikit-learn than a patch.
         """
         from gymtrain.tracking import fetched, is_address
         from gymtrain.trainer.saving import load
@@ -339,10 +356,14 @@ class Trainer:
         trust = [trust] if isinstance(trust, str) else trust
         if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
             raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
+        if not isinstance(types, Mapping) or not all(
+            isinstance(name, str) and callable(target) for name, target in types.items()
+        ):
+            raise SpecError([Fault("types", f"got {types!r}; expected classes by name, such as {{'my_net': MyNet}}")])
         if isinstance(path, str | os.PathLike) and is_address(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
-                return cls._of(*load(copy, trust, verify, sha256=sha256))
-        return cls._of(*load(path, trust, verify, sha256=sha256))
+                return cls._of(*load(copy, trust, types, sha256=sha256, verify=verify))
+        return cls._of(*load(path, trust, types, sha256=sha256, verify=verify))
 
     @classmethod
     def _of(

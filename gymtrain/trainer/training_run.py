@@ -32,10 +32,11 @@ from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.keeping import keep_bundle
 from gymtrain.trainer.library_fitting import LibraryFitting
 from gymtrain.trainer.model_card import model_card
+from gymtrain.trainer.own_classes import check_findable
 from gymtrain.trainer.pictures import Pictures
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
-from gymtrain.trainer.saving import check_findable, json_safe
+from gymtrain.trainer.saving import json_safe
 from gymtrain.trainer.stages import Stages
 from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState

@@ -15,13 +15,23 @@ from gymtrain.errors import SaveError
 
 
 def test_everything_that_is_written_is_read_back(tmp_path: Path):
-    contents = make_contents(model_state={"trees": [1, 2]}, model_skops=bytes(1000))
+    contents = make_contents(model_state={"trees": [1, 2]}, model_skops=bytes(1000), storage={"tied": {}})
     path = tmp_path / "model.zip"
 
     write(path, contents)
     read = read_all(path)
 
-    for name in ("spec", "schema", "results", "readme", "weights", "model_skops", "model_state", "selfcheck"):
+    for name in (
+        "spec",
+        "schema",
+        "results",
+        "readme",
+        "weights",
+        "storage",
+        "model_skops",
+        "model_state",
+        "selfcheck",
+    ):
         assert read[name] == getattr(contents, name), name
     assert read["preprocessors"] == list(contents.preprocessors)
     assert read["manifest"]["weights"] == "best"
@@ -33,18 +43,22 @@ def test_parts_that_a_model_does_not_have_are_none(tmp_path: Path):
 
     with open_bundle(tmp_path / "model.zip") as bundle:
         assert bundle.weights() is None
+        assert bundle.storage() is None
         assert bundle.model_skops() is None
         assert bundle.model_state() == {"constant": 1}
         assert bundle.preprocessors() == []
 
 
 def test_inspect_returns_all_but_tensors(tmp_path: Path):
-    contents = make_contents()
+    sources = {"mine": "class Net: ...\n", "mine.other": "# ü\n"}
+    contents = make_contents(storage={"tied": {}}, sources=sources)
     write(tmp_path / "model.zip", contents)
 
     shown = inspect(tmp_path / "model.zip")
 
-    assert shown.keys() == {"manifest", "spec", "schema", "results", "readme"}
+    assert shown.keys() == {"manifest", "spec", "schema", "results", "readme", "storage", "sources"}
+    assert shown["storage"] == {"tied": {}}
+    assert shown["sources"] == sources
     assert shown["schema"] == contents.schema
     assert shown["readme"] == contents.readme
 
@@ -143,7 +157,12 @@ def test_content_that_deflates_like_a_bomb_is_stored(tmp_path: Path):
     [
         ({"which_weights": "newest"}, "which_weights is 'newest'; expected one of 'best', 'last'"),
         ({"weights": None}, "a bundle without a model"),
-        ({"preprocessors": [State({})] * 81}, "81 preprocessors; a bundle holds at most 80"),
+        ({"sources": {"süß": ""}}, "the source of 'süß' has no place in a bundle"),
+        ({"sources": {"a" * 81: ""}}, "has no place in a bundle: expected at most 80 ASCII characters"),
+        ({"sources": {"Net": "", "net": ""}}, "of the modules 'Net', 'net' two differ by case only"),
+        ({"sources": {f"m{index}": "" for index in range(33)}}, "sources of 33 modules; a bundle holds at most 32"),
+        ({"sources": {"large": "#" * (1 << 20 | 1)}}, "source/large.py: 1048577 bytes, more than the 1048576"),
+        ({"preprocessors": [State({})] * 65}, "65 preprocessors; a bundle holds at most 64"),
         ({"results": {"metrics": {"val/loss": [1.0, float("nan")]}}}, r"results.json: metrics.val/loss\[1\] is nan"),
         ({"spec": {"seed": np.int64(1)}}, "spec.json: seed is a int64"),
         ({"spec": {1: "one"}}, "spec.json: the top level: the key 1 is a int"),

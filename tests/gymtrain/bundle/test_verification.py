@@ -48,7 +48,7 @@ def test_weights_that_are_verified_later_give_the_same_answers(saved: Path):
 
 
 def test_damaged_weights_are_refused_before_load_returns(damaged: Path):
-    with pytest.raises(BundleError, match="damaged.zip: weights.safetensors is damaged: its CRC-32") as caught:
+    with pytest.raises(BundleError, match=r"damaged.zip: weights.safetensors is damaged: its CRC-32") as caught:
         Trainer.load(damaged)
     assert caught.value.reason == "corrupt"
 
@@ -63,7 +63,7 @@ def test_no_answer_comes_from_damaged_weights_that_are_verified_later(damaged: P
     ]
 
     for use in uses * 2:
-        with pytest.raises(BundleError, match="weights.safetensors is damaged") as caught:
+        with pytest.raises(BundleError, match=r"weights.safetensors is damaged") as caught:
             use()
         assert caught.value.reason == "corrupt"
     assert trainer.classes_.tolist() == [0, 1]  # needs no weights
@@ -78,7 +78,7 @@ def test_everything_but_the_weights_is_verified_at_once(saved: Path, tmp_path: P
     data[end - 1] ^= 1
     (tmp_path / "damaged.zip").write_bytes(data)
 
-    with pytest.raises(BundleError, match="selfcheck.safetensors is damaged"):
+    with pytest.raises(BundleError, match=r"selfcheck.safetensors is damaged"):
         open_bundle(tmp_path / "damaged.zip", verify="lazy")
 
 
