@@ -14,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gymtrain.bundle import Bundle, Contents, State, Tensor, from_numpy, open_bundle, to_numpy, write
+from gymtrain.bundle import Bundle, Contents, State, Tensor, from_numpy, open_bundle, strict_json, to_numpy, write
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
-from gymtrain.errors import BundleError, Fault, SaveError, SpecError
+from gymtrain.errors import BundleError, Fault, SaveError, SpecError, some
 from gymtrain.hardware import library_versions
-from gymtrain.models.tasks import task_from_dict
 from gymtrain.models.torch_learner import TorchLearner, restore_learner
 from gymtrain.specs import Component, Experiment
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+from gymtrain.trainer.schema_file import read_schema
+from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
 from gymtrain.training.precision import parameter_dtype
 
 Array = npt.NDArray[Any]
@@ -68,6 +69,8 @@ def save(
         OSError: The file cannot be written.
     """
     check_findable(experiment)
+    if bad := non_finite_weights(predictor.learner):
+        raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")
     _check_final_state(experiment, predictor)
     write(path, contents_of(spec, predictor, result))
 
@@ -160,9 +163,12 @@ def load(path: str | Path, trust: Sequence[str]) -> tuple[Experiment, Predictor,
         experiment = _experiment(bundle, trust, path)
         try:
             predictor = _predictor(bundle, experiment, trust)
-        except BundleError:
+        except BundleError as error:
+            message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+            raise BundleError(message, reason=error.reason) from error
+        except (OSError, MemoryError):
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        except Exception as error:
             message = f"{path}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
         return experiment, predictor, bundle.results
@@ -180,9 +186,7 @@ def _experiment(bundle: Bundle, trust: Sequence[str], path: str | Path) -> Exper
 
 
 def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> Predictor:
-    schema = bundle.schema
-    features = Features.from_dict(schema["features"])
-    input_shape = tuple(int(size) for size in schema["input_shape"])
+    features, input_shape, task = read_schema(bundle.schema)
     pipeline = build_pipeline(experiment.dataset, features)
     states = bundle.preprocessors()
     if len(states) != len(pipeline.steps):
@@ -193,7 +197,6 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
     for (_, step), state in zip(pipeline.steps, states, strict=True):
         if hasattr(step, "restore"):
             step.restore(_restored(state, trust))
-    task = task_from_dict(schema["labels"])
     training = experiment.model.training
     learner = restore_learner(
         experiment.model.model,
@@ -204,8 +207,11 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Sequence[str]) -> 
         device=training.device,
         dtype=parameter_dtype(training.precision),
     )
+    check_weights(learner)
     examples = _selfcheck_rows(bundle, features)
-    return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    check_preprocessors(predictor, states)
+    return predictor
 
 
 def check_findable(experiment: Experiment) -> None:
@@ -324,7 +330,7 @@ def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Array | None:
     kinds = features.columns
     if kinds is None:
         return rows
-    columns = json.loads(rows.tobytes())
+    columns = strict_json.loads(rows.tobytes(), "selfcheck.safetensors: rows")
     typed = {
         name: np.array(columns[name], dtype=object if kind == "text" else np.float64) for name, kind in kinds.items()
     }
