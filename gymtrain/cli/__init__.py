@@ -274,7 +274,7 @@ def predict(
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
-    trainer = Trainer.load(bundle, trust=trust or (), verify="lazy")
+    trainer = Trainer.load(bundle, trust=trust or ())
     predictions = Predictions(
         trainer, rows, labels=read_bundle(bundle)["schema"]["labels"], id_column=id_column, proba=proba
     )

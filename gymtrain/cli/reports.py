@@ -122,7 +122,8 @@ def _metrics_table(result: dict[str, Any]) -> Table:
     present = [part for part in PARTS if any(name.startswith(f"{part}/") for name in metrics)]
     table = Table("metric", *present)
     for name in sorted({key.partition("/")[2] for key in metrics}, key=lambda name: (name != "loss", name)):
-        table.add_row(name, *(_value(metrics.get(f"{part}/{name}"), result.get("best")) for part in present))
+        values = (_value(metrics.get(f"{part}/{name}"), result.get("best")) for part in present)
+        table.add_row(*(Text(printable(cell)) for cell in (name, *values)))
     return table
 
 

@@ -186,7 +186,7 @@ class TorchLearner(Learner):
                 raise BundleError(
                     f"weights.safetensors: {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; the model has "
                     f"{own[name].dtype} of shape {tuple(own[name].shape)}",
-                    reason="weights_shape",
+                    reason="weights_dtype" if own[name].shape == tensor.shape else "weights_shape",
                 )
         self.module.load_state_dict(state, assign=True, strict=False)  # the names were compared above
         parameters = dict(self.module.named_parameters(remove_duplicate=False))

@@ -25,20 +25,23 @@ from gymtrain.bundle import (
     from_numpy,
     name_of,
     open_bundle,
+    strict_json,
     to_numpy,
     write,
 )
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
-from gymtrain.errors import BundleError, SaveError, SpecError
+from gymtrain.errors import BundleError, SaveError, SpecError, some
 from gymtrain.hardware import library_versions
-from gymtrain.models.tasks import task_from_dict
+from gymtrain.models.contract import Learner
 from gymtrain.models.torch_learner import TorchLearner, restore_learner
 from gymtrain.specs import Experiment
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.own_classes import Types, check_findable, sources_of, with_all_that_is_missing
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+from gymtrain.trainer.schema_file import read_schema
+from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
 from gymtrain.trainer.storage import restored, stored
 from gymtrain.trainer.tensors import tensor_of
 from gymtrain.trainer.versions import warn_of_versions
@@ -74,6 +77,8 @@ def save(
         OSError: The file cannot be written.
     """
     check_findable(experiment)
+    if bad := non_finite_weights(predictor.learner):
+        raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")
     _check_final_state(experiment, predictor)
     contents = contents_of(spec, predictor, result)
     write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents)
@@ -186,20 +191,39 @@ def load(
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
         FileNotFoundError: There is no such file.
     """
+    name = name_of(path)
     with open_bundle(path, sha256=sha256, verify=verify) as bundle:
         try:
-            experiment = _experiment(bundle, trust, types, name_of(path))
+            experiment = _experiment(bundle, trust, types, name)
             predictor = _predictor(bundle, experiment, trust)
+            verification = _checked_weights(predictor.learner, verify, bundle.verification)
         except BundleError as error:
-            if error.reason == "unknown_type":
-                raise with_all_that_is_missing(error, bundle, trust, types, name_of(path)) from error
+            missing = error.reason == "unknown_type"
+            told = str(with_all_that_is_missing(error, bundle, trust, types, name) if missing else error)
+            message = told if told.startswith(name) else f"{name}: {told}"
+            raise BundleError(message, reason=error.reason) from error
+        except (OSError, MemoryError):
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            message = f"{name_of(path)}: the members do not fit together: {type(error).__name__}: {error}"
+        except Exception as error:
+            message = f"{name}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
         has_fitted = any(name.endswith(".skops") for name in bundle.manifest["members"])
-        warn_of_versions(name_of(path), bundle.manifest["versions"], has_fitted=has_fitted)
-        return Loaded(experiment, predictor, bundle.results, bundle.verification)
+        warn_of_versions(name, bundle.manifest["versions"], has_fitted=has_fitted)
+        return Loaded(experiment, predictor, bundle.results, verification)
+
+
+def _checked_weights(learner: Learner, verify: Verify, digests: Verification | None) -> Verification | None:
+    """Look whether the weights are numbers: when their digest is looked at, because both read all of them."""
+    if digests is None:
+        if verify:
+            check_weights(learner)
+        return None
+
+    def check() -> None:
+        digests.wait()
+        check_weights(learner)
+
+    return Verification(check, done=lambda: None)
 
 
 def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str) -> Experiment:
@@ -214,9 +238,7 @@ def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str)
 
 
 def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -> Predictor:
-    schema = bundle.schema
-    features = Features.from_dict(schema["features"])
-    input_shape = tuple(int(size) for size in schema["input_shape"])
+    features, input_shape, task = read_schema(bundle.schema)
     pipeline = build_pipeline(experiment.dataset, features)
     states = bundle.preprocessors()
     if len(states) != len(pipeline.steps):
@@ -227,7 +249,6 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     for (_, step), state in zip(pipeline.steps, states, strict=True):
         if hasattr(step, "restore"):
             step.restore(_restored(state, trust))
-    task = task_from_dict(schema["labels"])
     training = experiment.model.training
     learner = restore_learner(
         experiment.model.model,
@@ -239,7 +260,9 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
         dtype=parameter_dtype(training.precision),
     )
     examples = _selfcheck_rows(bundle, features)
-    return Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    check_preprocessors(predictor, states)
+    return predictor
 
 
 def _state(name: str, content: Mapping[str, Any]) -> State:
@@ -307,7 +330,7 @@ def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Array | None:
     kinds = features.columns
     if kinds is None:
         return rows
-    columns = json.loads(rows.tobytes())
+    columns = strict_json.loads(rows.tobytes(), "selfcheck.safetensors: rows")
     typed = {
         name: np.array(columns[name], dtype=object if kind == "text" else np.float64) for name, kind in kinds.items()
     }

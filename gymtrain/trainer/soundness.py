@@ -1,0 +1,61 @@
+"""Whether what was read out of a bundle can predict: found when it is loaded, and not in the first answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from gymtrain.bundle import State, to_numpy
+from gymtrain.errors import BundleError, GymtrainError, some
+from gymtrain.models.contract import Learner
+from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.trainer.predictor import Predictor
+
+
+def non_finite_weights(learner: Learner) -> list[str]:
+    """Return the names of the parameters of a torch module that hold NaN or infinity: its answers could be no others.
+
+    Buffers may hold infinity: masks do.
+    """
+    if not isinstance(learner, TorchLearner):
+        return []
+    return [name for name, tensor in learner.module.named_parameters() if not _is_finite(tensor.detach())]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # A sum is finite unless something in it is not, or it overflows: it needs no memory of the size of the tensor.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def check_weights(learner: Learner) -> None:
+    """Refuse a model that can answer nothing but NaN.
+
+    Raises:
+        BundleError: `weights_nonfinite`.
+    """
+    if bad := non_finite_weights(learner):
+        raise BundleError(f"weights.safetensors: {some(bad)} hold NaN or infinity", reason="weights_nonfinite")
+
+
+def check_preprocessors(predictor: Predictor, states: Iterable[State]) -> None:
+    """Refuse preprocessors that make nothing of the rows of the self-check that the model could take.
+
+    Raises:
+        BundleError: `preprocess`.
+    """
+    for position, ((name, step), state) in enumerate(zip(predictor.pipeline.steps, states, strict=True)):
+        arrays = {key: to_numpy(tensor) for key, tensor in state.tensors.items()}
+        bad = [key for key, array in arrays.items() if array.dtype.kind == "c" or not np.isfinite(array).all()]
+        if bad and type(step).__module__.startswith("gymtrain."):
+            message = f"preprocessors[{position}] ({name}): {some(bad)} hold something but finite numbers"
+            raise BundleError(message, reason="preprocess")
+    if predictor.examples is None:
+        return
+    try:
+        with np.errstate(all="ignore"):  # what it makes is looked at
+            rows = predictor.features.check(predictor.examples, missing=predictor.pipeline.handles_missing)
+            predictor.inputs(rows)
+    except GymtrainError as error:
+        raise BundleError(f"of the rows of the self-check: {error}", reason="preprocess") from error
