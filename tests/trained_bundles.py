@@ -6,6 +6,7 @@ them: what is frozen once is loaded by every later gymtrain.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -56,14 +57,14 @@ def _specs() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def make(folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Train each and save it; return where, by name."""
-    paths = {}
-    with tempfile.TemporaryDirectory() as root:
-        tracking = {"root": root, "trackers": [], "log_figures": False, "log_bundle": False}
+    """Train each and save it; return where, by name. Nothing in them tells of the machine."""
+    paths = {name: folder.resolve() / f"{prefix}{name}.zip" for name in _specs()}
+    tracking = {"trackers": [], "log_figures": False, "log_bundle": False, "log_system_metrics": False}
+    with tempfile.TemporaryDirectory() as root, contextlib.chdir(root):
         for name, (dataset, model) in _specs().items():
             trainer = Trainer(dataset=dataset, model=model, tracking=tracking)
-            trainer.train()
-            paths[name] = folder / f"{prefix}{name}.zip"
+            result = trainer.train()
+            trainer._learned = {key: result[key] for key in ("metrics", "best", "status")}
             trainer.save(paths[name])
     return paths
 
