@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test quick lint benchmarks screenshots clean
+.PHONY: help demo ui test quick lint benchmarks fuzz screenshots clean
 
 help:
 	@echo "make demo        install, train two models on the handwritten digits, compare them"
@@ -14,6 +14,7 @@ help:
 	@echo "make quick       the suite without the slow tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmarks  the benchmarks, against the hand-written loop"
+	@echo "make fuzz        the reader of bundles against files that are changed at random, for an hour"
 	@echo "make screenshots the pictures of the docs, with Chromium"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -48,6 +49,11 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/tracking.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
+
+fuzz: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python benchmarks/coverage_fuzzing.py -max_total_time=180
+	$(BIN)/python benchmarks/fuzzing.py --minutes 60
 
 screenshots: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
