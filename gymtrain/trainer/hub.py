@@ -23,7 +23,7 @@ LEFT_OUT = ("manifest.json", "README.md", "selfcheck.safetensors", "training/")
 BUNDLE = "model.zip"
 
 
-def export_to_hub_folder(directory: str | os.PathLike[str], save: Callable[[Path], None]) -> None:
+def export_to_hub_folder(directory: str | os.PathLike[str], save: Callable[[Path], object]) -> None:
     """Make a folder that `huggingface_hub.upload_folder` takes as it is; all of it is there, or nothing.
 
     In it are the bundle, its members as files of their own, under the names that the Hub looks for, and a model card
