@@ -97,6 +97,7 @@ def _opened(url: str) -> tuple[IO[bytes], int | None]:
 
         return open_url(url)
     filesystem, path = _filesystem(url)
+    filesystem.invalidate_cache()  # what it was told of a file before may not be true any more
     stream = filesystem.open(path, "rb")
     return stream, getattr(stream, "size", None)
 
