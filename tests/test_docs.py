@@ -18,7 +18,7 @@ SECTIONS = {"dataset": Dataset, "model": Model, "tracking": Tracking}
 
 # What a page takes for granted; it stands in the place of its heading.
 GIVEN = {"README.md": "from sklearn.datasets import load_digits; X = load_digits().data[:5]"}
-SLOW = {"README.md", "quickstart.md", "trackers.md", "extending.md"}
+SLOW = {"README.md", "quickstart.md", "trackers.md", "extending.md", "places.md"}
 
 
 def name_of(page: Path) -> str:

@@ -58,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
-        answer = self.server.answers.get(self.path)
+        answers = self.server.answers
+        answer = answers.get(self.path) or answers.get(self.path.partition("?")[0])
         if answer is None:
             self.send_error(404)
         else:

@@ -7,9 +7,11 @@ come and go as `Tensor`, what skops made as bytes.
 
 from __future__ import annotations
 
+from gymtrain.bundle.addresses import is_url
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
+from gymtrain.bundle.remote import check_target, download, local_path
 from gymtrain.bundle.source import Readable, name_of
 from gymtrain.bundle.target import Writable
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
@@ -26,8 +28,12 @@ __all__ = [
     "Verify",
     "Writable",
     "atomic_write",
+    "check_target",
+    "download",
     "from_numpy",
     "inspect",
+    "is_url",
+    "local_path",
     "name_of",
     "open_bundle",
     "remove_leftovers",

@@ -18,14 +18,15 @@ from gymtrain.errors import BundleError, MissingDependencyError, SaveError
 _CHUNK_BYTES = 1 << 20
 
 
-def check_source(url: str) -> None:
-    """See whether an address is one that bundles are read from.
+def local_path(url: str) -> str | None:
+    """Return the path that an address to read from names; None where it is of another machine, for `download`.
 
     Raises:
-        BundleError: `not_a_file`: it is not.
+        BundleError: `not_a_file`: it is no address that bundles are read from.
     """
     if (fault := fault_of(url)) is not None:
         raise BundleError(fault, reason="not_a_file")
+    return path_of(url)
 
 
 def check_target(url: str) -> None:
@@ -45,29 +46,23 @@ def check_target(url: str) -> None:
         _filesystem(url)
 
 
-def download(url: str) -> BinaryIO:
-    """Download a bundle into a temporary file that has no name, so that it is gone with the process.
+def download(url: str, file: BinaryIO) -> None:
+    """Download a bundle into a file.
 
     Args:
-        url: An address that `check_source` lets pass.
-
-    Returns:
-        The file, open for reading; the caller closes it.
+        url: An address for which `local_path` returns None.
+        file: Open for writing bytes.
 
     Raises:
         BundleError: `not_fetched` (there is no such file, or it cannot be had) or `too_large`.
         MissingDependencyError: The package for such addresses is not installed.
         OSError: It cannot be written here, for a full disk.
     """
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(tempfile.TemporaryFile(prefix="gymtrain-"))
-        with _not_fetched(url):
-            stream, announced = _opened(url)
-        with contextlib.closing(stream):
-            _copy(url, stream, announced, file)
-        file.flush()
-        stack.pop_all()
-    return file
+    with _not_fetched(url):
+        stream, announced = _opened(url)
+    with contextlib.closing(stream):
+        _copy(url, stream, announced, file)
+    file.flush()
 
 
 @contextlib.contextmanager
@@ -102,6 +97,7 @@ def _opened(url: str) -> tuple[IO[bytes], int | None]:
 
         return open_url(url)
     filesystem, path = _filesystem(url)
+    filesystem.invalidate_cache()  # what it was told of a file before may not be true any more
     stream = filesystem.open(path, "rb")
     return stream, getattr(stream, "size", None)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import mmap
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, TypeAlias
 
 from gymtrain.bundle import remote
-from gymtrain.bundle.addresses import is_url, path_of, shown
+from gymtrain.bundle.addresses import is_url, shown
 from gymtrain.bundle.format import MAX_FILE_BYTES
 from gymtrain.errors import BundleError
 
@@ -148,10 +150,9 @@ def _open(given: str | os.PathLike[str], name: str) -> BinaryIO:
     """Open a regular file, or download what is no file of this machine."""
     path = os.fsdecode(given)
     if is_url(given):
-        remote.check_source(given)
-        local = path_of(given)
+        local = remote.local_path(given)
         if local is None:
-            return remote.download(given)
+            return _downloaded(given)
         path = local
     if "\0" in path:
         raise BundleError(f"{path!r} is not the path of a file: it has a zero in it", reason="not_a_file")
@@ -168,6 +169,15 @@ def _open(given: str | os.PathLike[str], name: str) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise BundleError(f"{name} is a pipe or a device, expected a file", reason="not_a_file")
+    return file
+
+
+def _downloaded(url: str) -> BinaryIO:
+    """Return a temporary file without a name, so that nobody else opens it and it is gone with the process."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(prefix="gymtrain-"))
+        remote.download(url, file)
+        stack.pop_all()
     return file
 
 

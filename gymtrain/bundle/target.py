@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 from gymtrain.bundle import remote
 from gymtrain.bundle.addresses import is_url, path_of
 from gymtrain.bundle.atomic import atomic_write
+from gymtrain.errors import SaveError
 
 Writable: TypeAlias = str | os.PathLike[str] | BinaryIO
 
@@ -28,7 +30,7 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
         The file, open for writing and seekable.
 
     Raises:
-        SaveError: It is no address that can be written to, or the upload fails.
+        SaveError: It is none of these, no address that can be written to, or the upload fails.
         MissingDependencyError: The package for such addresses is not installed.
         OSError: The file could not be written.
 
@@ -49,10 +51,17 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
         with atomic_write(target) as file:
             yield file
     else:
+        _check_takes_bytes(target)
         with tempfile.TemporaryFile(prefix="gymtrain-") as copy:
             yield copy
             copy.seek(0)
             shutil.copyfileobj(copy, target)
+
+
+def _check_takes_bytes(target: object) -> None:
+    if isinstance(target, io.TextIOBase) or not callable(getattr(target, "write", None)):
+        got = f"<{type(target).__name__}>"
+        raise SaveError(f"got {got}; expected a path, an address, or a file that is open for writing bytes")
 
 
 def directory_of(target: Writable) -> str:

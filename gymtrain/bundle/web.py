@@ -22,8 +22,11 @@ def open_url(url: str) -> tuple[IO[bytes], int | None]:
         http.client.HTTPException: It does not speak HTTP.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "gymtrain"})
+    # What is read by http lies on this machine, and another machine would take that for itself.
+    proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme != "http"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _Redirects)
     try:
-        reply = urllib.request.build_opener(_Redirects).open(request, timeout=_SECONDS)
+        reply = opener.open(request, timeout=_SECONDS)
     except HTTPError as error:
         error.close()
         answer = f"answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
+from gymtrain.cli.exporting import export
+from gymtrain.cli.places import BundlePath, Sha256
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
@@ -100,7 +102,6 @@ def _options(
 
 _EXISTING = {"exists": True, "dir_okay": False, "readable": True}
 Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **_EXISTING)]
-BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **_EXISTING)]
 Trusted = Annotated[
     list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
 ]
@@ -159,7 +160,9 @@ def schema() -> None:
 @app.command()
 def train(
     spec: Spec,
-    save: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Write the trained model there.")] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Write the trained model there: a file or an address.")
+    ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     root: Root = None,
     fast_dev_run: Annotated[
@@ -176,7 +179,7 @@ def train(
 ) -> None:
     """Train what a spec describes."""
     _find_modules_here()
-    _check_place(save, spec)
+    _check_target(save, spec)
     if save is not None and (fast_dev_run or overfit_batches):
         raise typer.BadParameter(
             "--fast-dev-run and --overfit-batches leave no model to write; leave it out", param_hint="--save"
@@ -259,6 +262,7 @@ def predict(
         Literal["csv", "parquet"] | None,
         typer.Option("--format", help="The format of INPUT, where its name does not tell."),
     ] = None,
+    sha256: Sha256 = None,
     trust: Trusted = None,
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
@@ -274,7 +278,7 @@ def predict(
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
-    trainer = Trainer.load(bundle, trust=trust or ())
+    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, verify="lazy")
     predictions = Predictions(
         trainer, rows, labels=read_bundle(bundle)["schema"]["labels"], id_column=id_column, proba=proba
     )
@@ -299,11 +303,11 @@ def _kind_of(path: Path) -> Kind:
 
 
 @app.command()
-def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
+def inspect(bundle: BundlePath, sha256: Sha256 = None, as_json: AsJson = False) -> None:
     """Show what a bundle is, without loading it."""
     from gymtrain.bundle import inspect as read_bundle
 
-    content = read_bundle(bundle)
+    content = read_bundle(bundle, sha256=sha256)
     if as_json:
         typer.echo(_json(content))
     else:
@@ -316,6 +320,7 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
 def estimate(
     bundle: BundlePath,
     repetitions: Annotated[int, typer.Option(min=1, help="How often one prediction is timed.")] = 500,
+    sha256: Sha256 = None,
     trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
@@ -323,7 +328,7 @@ def estimate(
     _find_modules_here()
     from gymtrain.trainer import Trainer
 
-    found = Trainer.load(bundle, trust=trust or []).estimate(repetitions)
+    found = Trainer.load(bundle, trust=trust or (), sha256=sha256).estimate(repetitions)
     if as_json:
         typer.echo(_json(found))
     else:
@@ -332,6 +337,7 @@ def estimate(
         print_estimate(found)
 
 
+app.command()(export)
 app.command()(runs)
 app.command()(compare)
 app.command()(ui)
@@ -343,6 +349,16 @@ def _find_modules_here() -> None:
     """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
     if "" not in sys.path:
         sys.path.append("")
+
+
+def _check_target(save: str | None, spec: Path) -> None:
+    """Refuse a place to save to before the training and not after."""
+    from gymtrain.bundle import check_target, is_url
+
+    if is_url(save):
+        check_target(save)
+    elif save is not None:
+        _check_place(Path(save), spec)
 
 
 def _check_place(path: Path | None, *sources: Path) -> None:

@@ -19,7 +19,7 @@ _SHOWN = 20
 _POINTS = 11
 
 
-def print_result(result: dict[str, Any], saved: Path | None) -> None:
+def print_result(result: dict[str, Any], saved: str | None) -> None:
     """Print what `Trainer.train` returned: the metrics of the epoch whose weights are kept, and where the run is."""
     console = Console()
     console.print(_metrics_table(result))
@@ -27,7 +27,7 @@ def print_result(result: dict[str, Any], saved: Path | None) -> None:
         "status": f"{result['status']}, {_text(result['stop_reason'])}, after {result['elapsed']['total']:.1f} s",
         "weights": _kept(result["best"]),
         "run": result["run"]["run_dir"],
-        "bundle": None if saved is None else str(saved),
+        "bundle": saved,
         "compare": result["run"]["ui"],
     }
     _print_lines(console, facts)

@@ -303,6 +303,27 @@ class Trainer:
             include_source=include_source,
         )
 
+    def export_to_hub_folder(self, directory: str | Path) -> None:
+        """Make a folder that a repository on the Hub of Hugging Face is made of, all of it or nothing.
+
+        In it are the bundle as `model.zip`, its members under the names that the Hub looks for (`config.json`,
+        `model.safetensors`, `preprocessors/`), and a `README.md` that begins with task, tags and results as the Hub
+        reads them. `huggingface_hub.upload_folder` does the rest; nothing is sent from here.
+
+        Args:
+            directory: The folder, which is made or is empty; the directory that it lies in has to exist.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            SaveError: A class of yours is defined where no other process finds it.
+            OSError: There is something in the folder, or it cannot be written.
+        """
+        self._trained("export_to_hub_folder")
+        from gymtrain.trainer.hub import export_to_hub_folder
+
+        _check_path(directory, SaveError)
+        export_to_hub_folder(directory, self.save)
+
     @classmethod
     def load(
         cls,

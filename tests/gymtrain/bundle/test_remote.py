@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -95,6 +96,32 @@ def test_http_is_read_from_this_machine_only(server: WebServer, good: bytes, exp
     assert read_all(f"http://localhost:{server.server_port}/good.zip") == expected
     for host in ("example.org", "127.0.0.1.example.org", "0.0.0.0", "2130706433", "[::2]"):
         assert refusal(f"http://{host}:{server.server_port}/good.zip").reason == "not_a_file"
+
+
+def test_http_goes_through_no_other_machine(
+    server: WebServer, good: bytes, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    server.answers = {"/good.zip": content(good)}
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert read_all(f"{server.url}/good.zip") == expected
+
+
+def test_a_bundle_of_a_web_server_is_inspected_where_nothing_else_is_installed(server: WebServer, good: bytes):
+    server.answers = {"/good.zip": content(good)}
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "fsspec", "mlflow", "sklearn", "yaml", "pydantic"]))
+import gymtrain
+print(gymtrain.inspect(sys.argv[1])["readme"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{server.url}/good.zip"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "# A model\n\n"
 
 
 @pytest.mark.parametrize(
@@ -292,6 +319,19 @@ def test_a_bundle_goes_to_s3_and_comes_back(bucket: str, tmp_path: Path):
 
     assert read_all(f"{bucket}/some/x.zip") == read_all(tmp_path / "x.zip")
     assert open_bundle(f"{bucket}/some/x.zip", sha256=hashlib.sha256((tmp_path / "x.zip").read_bytes()).hexdigest())
+
+
+def test_what_another_process_has_written_to_s3_since_is_read(bucket: str, tmp_path: Path):
+    import s3fs
+
+    write(f"{bucket}/some/x.zip", make_contents())
+    listed = s3fs.S3FileSystem().ls(f"{bucket}/some", detail=True)
+    write(tmp_path / "x.zip", make_contents(readme="# Another\n" * 99))
+    another = s3fs.S3FileSystem(skip_instance_cache=True)
+    another.pipe_file(f"{bucket}/some/x.zip", (tmp_path / "x.zip").read_bytes())
+
+    assert listed[0]["size"] != (tmp_path / "x.zip").stat().st_size
+    assert open_bundle(f"{bucket}/some/x.zip").readme == "# Another\n" * 99
 
 
 def test_what_s3_refuses_is_told(bucket: str):

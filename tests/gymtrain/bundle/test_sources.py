@@ -13,7 +13,7 @@ import pytest
 from bundle_forge import make_contents, read_all
 
 from gymtrain.bundle import inspect, open_bundle, write
-from gymtrain.errors import BundleError
+from gymtrain.errors import BundleError, SaveError
 
 
 def in_a_zip(content: bytes) -> Any:
@@ -165,6 +165,14 @@ def test_a_bundle_is_written_to_file_objects_at_their_position(tmp_path: Path):
     assert buffer.getvalue() == b"before" + expected
     assert stream.taken == expected
     assert not buffer.closed
+
+
+@pytest.mark.parametrize("target", [io.StringIO(), None, 5, b"x.zip"])
+def test_what_takes_no_bytes_is_refused(target: Any):
+    message = r"^got <\w+>; expected a path, an address, or a file that is open for writing bytes$"
+
+    with pytest.raises(SaveError, match=message):
+        write(target, make_contents())
 
 
 def test_a_mapped_file_of_another_kind_can_be_given(good: bytes):
