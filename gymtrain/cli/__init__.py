@@ -24,7 +24,7 @@ from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError
 
 if TYPE_CHECKING:
-    from gymtrain.cli.tables import Kind
+    from gymtrain.data.tables import Kind
 
 FAILED, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -274,7 +274,7 @@ def predict(
     from gymtrain.bundle import atomic_write
     from gymtrain.bundle import inspect as read_bundle
     from gymtrain.cli.predictions import Predictions
-    from gymtrain.cli.tables import TableFile
+    from gymtrain.data.tables import TableFile
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
@@ -293,13 +293,15 @@ _PARQUET = (".parquet", ".pq")
 
 
 def _kind_of(path: Path) -> Kind:
-    suffixes: dict[str, Kind] = {".csv": "csv", **dict.fromkeys(_PARQUET, "parquet")}
-    if path.suffix.lower() not in suffixes:
+    from gymtrain.data.tables import KINDS, kind_of
+
+    kind = kind_of(path)
+    if kind is None:
         raise typer.BadParameter(
-            f"{str(path)!r} ends in neither {', '.join(suffixes)}; say --format csv or --format parquet",
+            f"{str(path)!r} ends in neither {', '.join(KINDS)}; say --format csv or --format parquet",
             param_hint="INPUT",
         )
-    return suffixes[path.suffix.lower()]
+    return kind
 
 
 @app.command()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from gymtrain.cli.tables import Chunk, TableFile
-from gymtrain.data.schema import Features
-from gymtrain.errors import InputError
+from gymtrain.data.tables import Chunk, TableFile
 from gymtrain.trainer import Trainer
+from gymtrain.trainer.streaming import as_trained, columns_to_read
 
 
 class Predictions:
@@ -40,7 +38,7 @@ class Predictions:
         self._classes = [str(label) for label in trainer.classes_] if proba else None
         if id_column is not None:
             table.require([id_column], "which --id names")
-        self._kinds = _columns_to_read(trainer.features, table, id_column)
+        self._kinds = columns_to_read(trainer.features, table, id_column)
         self.header = [
             *([] if id_column is None else [id_column]),
             *_answers(labels),
@@ -59,7 +57,7 @@ class Predictions:
             sink.write(_csv(zip(*self._columns(chunk), strict=True)))
 
     def _columns(self, chunk: Chunk) -> Iterator[Sequence[Any]]:
-        X = _as_trained(chunk, self._trainer.features)
+        X = as_trained(chunk.features, self._trainer.features)
         if chunk.ids is not None:
             yield chunk.ids
         if self._classes is None:
@@ -86,27 +84,6 @@ def _answers(labels: Mapping[str, Any]) -> list[str]:
     else:
         return ["prediction"]
     return [f"prediction_{name}" for name in names]
-
-
-def _columns_to_read(features: Features, table: TableFile, id_column: str | None) -> dict[str, str]:
-    if features.columns is not None:
-        table.require(list(features.columns), "which the model was trained on")
-        return dict(features.columns)
-    names = [name for name in table.names if name != id_column]
-    size = math.prod(features.shape)
-    if len(names) != size:
-        besides = "" if id_column is None else f" beside {id_column!r}"
-        raise InputError(
-            f"{table.path} has {len(names)} columns{besides}; the model was trained on rows of shape {features.shape}, "
-            f"so expected {size} columns of numbers in the order of the training data, and nothing else"
-        )
-    return dict.fromkeys(names, "number")
-
-
-def _as_trained(chunk: Chunk, features: Features) -> Any:
-    if features.columns is not None:
-        return chunk.features
-    return chunk.features.matrix().reshape(len(chunk.features), *features.shape)
 
 
 def _by_column(answers: npt.NDArray[Any]) -> Iterator[list[Any]]:

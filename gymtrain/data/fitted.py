@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gymtrain.data.padding import ROWS_ALIKE, padded
 from gymtrain.data.preprocessors import Preprocessor, State
 from gymtrain.errors import BundleError, Fault, SaveError, SpecError, did_you_mean
 from gymtrain.registry import find_foreign, foreign_arguments, foreign_names
@@ -240,6 +241,10 @@ def build_estimator(name: str, arguments: dict[str, Any]) -> Any:
     )
 
 
+# Of many rows at once, scikit-learn computes some otherwise than the same rows in several calls.
+_ROWS_AT_A_TIME = 256
+
+
 class SklearnTransformer(Preprocessor):
     """Any transformer of scikit-learn.
 
@@ -273,8 +278,16 @@ class SklearnTransformer(Preprocessor):
         self.fitted.fit(X.reshape(len(X), -1), y)
 
     def transform(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return what the transformer makes of the rows, dense, shape (rows, features)."""
-        result = self.fitted.transform(X.reshape(len(X), -1))
+        """Return what the transformer makes of rows, dense, shape (rows, features): of each the same in any call."""
+        rows = X.reshape(len(X), -1)
+        if len(rows) <= ROWS_ALIKE:
+            return self._transform(padded(rows) if len(rows) else rows)[: len(rows)]
+        starts = range(0, len(rows), _ROWS_AT_A_TIME)
+        parts = [self._transform(padded(rows[start : start + _ROWS_AT_A_TIME])) for start in starts]
+        return np.concatenate(parts)[: len(rows)]
+
+    def _transform(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        result = self.fitted.transform(rows)
         return np.asarray(result.toarray() if hasattr(result, "toarray") else result)
 
     def save(self) -> State:

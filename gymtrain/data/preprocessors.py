@@ -91,7 +91,7 @@ class StandardScaler(Preprocessor):
 
     def transform(self, X: Matrix) -> Matrix:
         """Return the rows scaled, in the floating-point type that they came in."""
-        scaled: Matrix = (X - self.mean.astype(X.dtype)) / self.scale.astype(X.dtype)
+        scaled: Matrix = (X - self.mean.astype(X.dtype, copy=False)) / self.scale.astype(X.dtype, copy=False)
         return scaled
 
     def feature_names(self, names: list[str]) -> list[str]:
@@ -137,7 +137,7 @@ class MinMaxScaler(Preprocessor):
 
     def transform(self, X: Matrix) -> Matrix:
         """Return the rows scaled; values outside what the train part had fall outside the range."""
-        scaled: Matrix = X * self.scale.astype(X.dtype) + self.offset.astype(X.dtype)
+        scaled: Matrix = X * self.scale.astype(X.dtype, copy=False) + self.offset.astype(X.dtype, copy=False)
         return scaled
 
     def feature_names(self, names: list[str]) -> list[str]:

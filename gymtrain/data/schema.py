@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Features:
         if isinstance(X, np.ndarray) and self.columns is None and X.dtype == self.dtype and X.shape[1:] == self.shape:
             rows: Frame | Matrix = X if X.flags.c_contiguous else np.ascontiguousarray(X)
         else:
+            X = known_form(X)
             rows = self._from_names(X) if self.columns is not None else self._from_array(X)
         self.check_values(rows, missing=missing)
         return rows
@@ -183,14 +185,52 @@ def check_finite(X: Matrix, *, missing: bool, error: type[GymtrainError]) -> Non
         raise error(f"X has {kind} in {len(rows)} rows, the first at row {rows[0]}; {remedy}")
 
 
+_NO_ROWS = np.empty(0, dtype=np.int64)
+# Of so many values each is looked at: that takes less time than keeping numpy from warnings.
+_FEW_VALUES = 4096
+
+
 def rows_that_are_not_finite(X: Matrix, *, missing: bool = False) -> npt.NDArray[np.int64]:
     """Return the positions of the rows that hold an infinite value, or a missing one unless those may be there."""
-    # A sum is finite unless something in it is not, or it overflows: it needs no memory of the size of the data.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(X.sum()):
-            return np.empty(0, dtype=np.int64)
+    if X.size <= _FEW_VALUES:
+        if np.logical_and.reduce(np.isfinite(X), axis=None):
+            return _NO_ROWS
+    else:
+        # A sum is finite unless something in it is not, or it overflows: it needs no memory of the size of the data.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(X.sum()):
+                return _NO_ROWS
     bad = np.isinf(X) if missing else ~np.isfinite(X)
     return np.unique(np.nonzero(bad)[0])
+
+
+def known_form(X: Any) -> Any:
+    """Return rows in a form that can be cut into blocks: a dict of columns, or a table of Arrow, is made a frame.
+
+    Raises:
+        InputError: It is a file, or hands out rows once only, or is not evaluated yet.
+    """
+    if isinstance(X, str | bytes | os.PathLike) or hasattr(X, "__next__"):
+        raise InputError(
+            f"got {X!r}; expected an array, a frame or a list of rows; predict_blocks() takes files, and blocks one "
+            f"after another"
+        )
+    if isinstance(X, Mapping):
+        return _translated(lambda: Frame.of(X))
+    if hasattr(X, "collect_schema") and not hasattr(X, "__len__"):
+        raise InputError(f"got a {type(X).__name__}, which is not evaluated yet; give what its collect() returns")
+    if hasattr(X, "__arrow_c_stream__") and not is_frame(X):
+        return _arrow_table(X)
+    return X
+
+
+def _arrow_table(X: Any) -> Any:
+    import pyarrow
+
+    try:
+        return pyarrow.table(X)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"got a {type(X).__name__} that is no table of Arrow: {error}") from error
 
 
 def as_features(X: Any) -> Frame | Matrix:
@@ -294,6 +334,8 @@ def _shape_text(array: Matrix) -> str:
 
 def number_of_rows(X: Any) -> int | None:
     """Return how many rows there are; None where `X` cannot be cut into blocks of rows."""
+    if isinstance(X, Frame):
+        return len(X)
     if isinstance(X, Mapping) or not (hasattr(X, "__getitem__") or hasattr(X, "tocsr")):
         return None
     shape = getattr(X, "shape", None)

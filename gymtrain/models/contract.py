@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gymtrain.data.padding import padded
 from gymtrain.errors import Fault, SpecError, TaskError
 from gymtrain.models.tasks import Task
 
@@ -70,9 +71,19 @@ class Learner(ABC):
     def has_probabilities(self) -> bool:
         """Whether `scores` are probabilities."""
 
+    @property
+    def threads(self) -> int:
+        """How many blocks of rows are computed at once."""
+        return 1
+
     @abstractmethod
-    def scores(self, X: Array) -> Array:
-        """Return what the task decodes: probabilities (rows, classes), or numbers (rows, outputs)."""
+    def scores(self, X: Array, *, exact: bool = True) -> Array:
+        """Return what the task decodes: probabilities (rows, classes), or numbers (rows, outputs).
+
+        Args:
+            X: Rows as the preprocessors made them, shape (rows, …), at least one.
+            exact: Whether the bits of a row are to be the same whatever is computed beside it.
+        """
 
     @abstractmethod
     def save(self) -> State:
@@ -118,12 +129,15 @@ class LibraryLearner(Learner):
             message = f"{type(self.model).__name__}.fit takes no sample_weight; leave"
             raise SpecError([Fault(path, f"{message} {path.rpartition('.')[2]} out") for path in weights])
 
-    def scores(self, X: Array) -> Array:
+    def scores(self, X: Array, *, exact: bool = True) -> Array:
         """Return probabilities, or ones for the predicted classes where the model has none; float32.
 
         Raises:
             TaskError: What the model predicts is not what the task is about.
         """
+        return self._scores(padded(X))[: len(X)] if exact else self._scores(X)
+
+    def _scores(self, X: Array) -> Array:
         if self.has_probabilities:
             scores = np.asarray(self.model.predict_proba(X))
         else:

@@ -32,6 +32,8 @@ class Task:
     """The losses of torch.nn that fit, the usual one first."""
     metrics: ClassVar[tuple[str, ...]]
     """The usual metrics."""
+    activates_alike: ClassVar[bool] = False
+    """Whether `activate` gives a row the same bits among any number of rows."""
     output_size: int
     """How many outputs a model needs."""
 
@@ -237,6 +239,7 @@ class Multiclass(_Classes):
     name = "multiclass"
     losses = ("CrossEntropyLoss", "NLLLoss")
     metrics = ("accuracy",)
+    activates_alike = True
 
     @property
     def output_size(self) -> int:  # type: ignore[override]

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gymtrain.data.batch import Batch
+from gymtrain.data.padding import ROWS_ALIKE, padded
 from gymtrain.errors import BundleError, Fault, GymtrainError, SaveError, SpecError, TaskError, TrainingError, some
 from gymtrain.models import networks
 from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
+from gymtrain.models.exact import has_ready_layers, in_pieces, rows_alike, survive_forks
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
 from gymtrain.models.torch_model import Loss, Outcome, TorchModel, call_own, loss_of_batch
@@ -46,15 +49,52 @@ class TorchLearner(Learner):
         """Whether the task has classes."""
         return self.task.has_probabilities
 
-    def scores(self, X: Array) -> Array:
-        """Return what the task makes of the module's outputs, float32."""
+    @property
+    def threads(self) -> int:
+        """How many blocks of rows are computed at once."""
+        return torch.get_num_threads() if self.device.type == "cpu" and self._has_ready_layers else 1
+
+    def scores(self, X: Array, *, exact: bool = True) -> Array:
+        """Return what the task makes of the module's outputs, float32.
+
+        Args:
+            X: Rows, float32 of shape (rows, …), at least one.
+            exact: Whether the bits of a row are to be the same whatever is computed beside it, which takes longer for
+                a few rows; on the CPU alone. For a module with code of the user's, the number of threads still counts.
+        """
         if self.module.training:
             self.module.eval()
-        with torch.inference_mode():
-            scores: Array = (
-                self.task.activate(self.module(as_input(X).to(self.device, self.dtype)).float()).cpu().numpy()
-            )
+        if self.device.type != "cpu":
+            return self._scores(X)
+        survive_forks()
+        if not exact:
+            return self._scores(X)
+        return in_pieces(self._exact_scores, X) if self._has_ready_layers else self._exact_scores(X)
+
+    @torch.inference_mode()
+    def _scores(self, X: Array) -> Array:
+        scores: Array = self.task.activate(self._raw(X)).cpu().numpy()
         return scores
+
+    @torch.inference_mode()
+    def _exact_scores(self, X: Array) -> Array:
+        outputs = self._raw(padded(X, self._rows_alike))
+        if not self.task.activates_alike:
+            outputs = nn.functional.pad(outputs, (0, 0, 0, -len(outputs) % ROWS_ALIKE))
+        scores: Array = self.task.activate(outputs)[: len(X)].numpy()
+        return scores
+
+    def _raw(self, X: Array) -> torch.Tensor:
+        outputs: torch.Tensor = self.module(as_input(X).to(self.device, self.dtype)).float()
+        return outputs
+
+    @cached_property
+    def _has_ready_layers(self) -> bool:
+        return has_ready_layers(self.module)
+
+    @cached_property
+    def _rows_alike(self) -> int:
+        return rows_alike(self.module, self.dtype)
 
     def check_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Run a few rows through the module, and return what comes out once it was looked at.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from gymtrain.data.frames import Frame
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, number_of_rows, row_blocks, rows_that_are_not_finite
+from gymtrain.data.schema import Features, known_form, number_of_rows, row_blocks, rows_that_are_not_finite
 from gymtrain.errors import InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
@@ -46,31 +47,40 @@ class Predictor:
         """What is predicted."""
         return self.learner.task
 
-    def scores(self, X: Any) -> Array:
+    def scores(self, X: Any, *, exact: bool = True) -> Array:
         """Return what the task decodes, for raw rows in any form.
 
         Raises:
             InputError: The rows do not fit the training data.
         """
-        rows = number_of_rows(X)
-        if rows is None or rows <= ROWS_AT_A_TIME:
-            return self._scores(X)
-        # Filled block by block: a list of blocks would lie between the activations in memory and hold them there.
-        scores: Array | None = None
-        for start, block in zip(range(0, rows, ROWS_AT_A_TIME), row_blocks(X, ROWS_AT_A_TIME), strict=True):
-            part = self._scores(block)
-            if scores is None:
-                scores = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
-            scores[start : start + len(part)] = part
-        assert scores is not None
-        return scores
+        return self._in_blocks(X, lambda block: self._scores(block, exact))
 
-    def _scores(self, X: Any) -> Array:
+    def _in_blocks(self, X: Any, answer: Callable[[Any], Array]) -> Array:
+        """Return the answers for all rows, of which a block at a time lies between the rows and the answers."""
+        X = X if isinstance(X, np.ndarray) else known_form(X)
+        rows = number_of_rows(X)
+        size = ROWS_AT_A_TIME * self.learner.threads
+        if rows is None or rows <= size:
+            return answer(X)
+        # Filled block by block: a list of blocks would lie between the activations in memory and hold them there.
+        answers: Array | None = None
+        for start, block in zip(range(0, rows, size), row_blocks(X, size), strict=True):
+            try:
+                part = answer(block)
+            except InputError as error:
+                raise InputError(f"among rows {start} to {min(start + size, rows) - 1}: {error}") from error
+            if answers is None:
+                answers = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
+            answers[start : start + len(part)] = part
+        assert answers is not None
+        return answers
+
+    def _scores(self, X: Any, exact: bool) -> Array:
         rows = self.features.check(X, missing=self.pipeline.handles_missing)
         if len(rows) == 0:
             width = len(self.task.classes) if self.task.has_probabilities else self.task.output_size
             return np.empty((0, width), dtype=np.float32)
-        return self.learner.scores(self.inputs(rows))
+        return self.learner.scores(self.inputs(rows), exact=exact)
 
     def inputs(self, rows: Frame | Array) -> Array:
         """Return what the preprocessors make of checked rows: float32 of shape (rows, *input_shape)."""
@@ -91,12 +101,21 @@ class Predictor:
             )
         return inputs
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, exact: bool = True) -> Array:
         """Return labels."""
-        return self.task.decode(self.scores(X))
+        return self._in_blocks(X, lambda block: self.task.decode(self._scores(block, exact)))
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any, *, exact: bool = True) -> Array:
         """Return probabilities.
+
+        Raises:
+            TaskError: The task or the model has none.
+        """
+        self.require_probabilities()
+        return self.scores(X, exact=exact)
+
+    def require_probabilities(self) -> None:
+        """Check that there are probabilities.
 
         Raises:
             TaskError: The task or the model has none.
@@ -105,4 +124,3 @@ class Predictor:
             raise TaskError("predict_proba: a regression has no probabilities; use predict()")
         if not self.learner.has_probabilities:
             raise TaskError("predict_proba: this model gives classes and no probabilities; use predict()")
-        return self.scores(X)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,13 +196,15 @@ class Trainer:
 
         return evaluate(self._trained("evaluate"), self._experiment.model.training, X, y)
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:
+    def predict(self, X: Any, *, exact: bool = True) -> npt.NDArray[Any]:
         """Return the labels of raw rows.
 
         Args:
             X: Rows in the dataset's own units: an array or tensor of shape (rows, …), a frame of pandas, polars or
                 pyarrow with the columns of the training data in any order, a list of rows or of dicts. There may be
                 0 rows.
+            exact: On the CPU, give each row the same bits whatever other rows are in the call. Without it, the last
+                digits may differ, and a call of a few rows takes less time.
 
         Returns:
             Labels of the training data of shape (rows,); zeros and ones of shape (rows, labels) for several labels;
@@ -212,13 +214,14 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             InputError: The rows do not fit the training data.
         """
-        return self._trained("predict").predict(X)
+        return self._trained("predict").predict(X, exact=exact)
 
-    def predict_proba(self, X: Any) -> npt.NDArray[np.floating[Any]]:
+    def predict_proba(self, X: Any, *, exact: bool = True) -> npt.NDArray[np.floating[Any]]:
         """Return the probability of each class for raw rows.
 
         Args:
             X: Rows, as `predict` takes them.
+            exact: As for `predict`.
 
         Returns:
             Float of shape (rows, classes), also for two classes, with columns in the order of `classes_`. Rows sum
@@ -229,7 +232,49 @@ class Trainer:
             TaskError: It is a regression, or the model gives no probabilities.
             InputError: The rows do not fit the training data.
         """
-        return self._trained("predict_proba").predict_proba(X)
+        return self._trained("predict_proba").predict_proba(X, exact=exact)
+
+    def predict_blocks(
+        self, source: Any, *, proba: bool = False, block_rows: int = 8192, exact: bool = True
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Predict any number of rows in the memory that a block of them takes.
+
+        Args:
+            source: The path of a CSV file with a header or of a Parquet file; an iterator over blocks, each of which
+                is what `predict` takes; or rows, as `predict` takes them, which are cut into blocks.
+            proba: Yield what `predict_proba` returns, instead of what `predict` does.
+            block_rows: The most rows of a block, where `source` is a file or rows.
+            exact: As for `predict`.
+
+        Returns:
+            An iterator over the answers to the blocks, in order. A block is read when its answer is asked for.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            TaskError: Probabilities are asked for and there are none.
+            InputError: The source is none of these, or lacks a column; while iterating, rows that do not fit the
+                training data, with the block that they are in.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 2}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> _ = trainer.train()
+            >>> blocks = ([[5.1, 3.5, 1.4, 0.2]] * size for size in (2, 3))
+            >>> [len(labels) for labels in trainer.predict_blocks(blocks)]
+            [2, 3]
+        """
+        predictor = self._trained("predict_blocks")
+        from gymtrain.trainer.streaming import answers, blocks_of
+
+        if proba:
+            predictor.require_probabilities()
+        answer = predictor.predict_proba if proba else predictor.predict
+        blocks = blocks_of(source, predictor.features, block_rows)
+        return answers(blocks, partial(answer, exact=exact))
 
     @property
     def classes_(self) -> npt.NDArray[Any]:

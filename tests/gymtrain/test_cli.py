@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from gymtrain.bundle import Contents, write
 from gymtrain.cli import app
-from gymtrain.cli.tables import TableFile
+from gymtrain.data.tables import TableFile
 from gymtrain.errors import InputError
 
 CITIES = ("Porto", "Braga", "Évora")

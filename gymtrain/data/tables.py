@@ -20,7 +20,17 @@ Kind = Literal["csv", "parquet"]
 
 # A line of a CSV file that is longer than a block cannot be read.
 _BLOCK_BYTES = 4 << 20
+_BUFFER_BYTES = 1 << 20  # of each column of a Parquet file
 _MISSING = pyarrow.array(pyarrow.csv.ConvertOptions().null_values)
+
+
+KINDS: dict[str, Kind] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+"""The format of a file by the end of its name."""
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Return the format of a file, as its name tells it; None where it does not."""
+    return KINDS.get(path.suffix.lower())
 
 
 class Chunk(NamedTuple):
@@ -91,7 +101,8 @@ class TableFile:
         if self.kind == "csv":
             yield from self._open_csv(wanted)
         else:
-            with pyarrow.parquet.ParquetFile(self.path) as file:
+            # By default all of the file is read ahead. A group of rows may be all of it, and is read through a buffer.
+            with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
                 yield from file.iter_batches(batch_size=size, columns=wanted)
 
     def _open_csv(self, wanted: Sequence[str] | None) -> Any:

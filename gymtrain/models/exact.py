@@ -1,0 +1,133 @@
+"""What makes the bits of a row the same whatever is computed beside it, and by how many threads, on the CPU.
+
+What torch calls adds up in another order for a few rows than for many, and for one number of threads than for another.
+So rows come in multiples of what was found to be computed alike, and each piece of them is computed by one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from gymtrain.data.padding import ROWS_ALIKE
+from gymtrain.models import networks
+from gymtrain.models.contract import Array
+
+# Of layers that multiply matrices and take the larger of two values alone, fewer rows are computed alike: nothing in
+# them depends on what fills the registers of the processor.
+_FEW_ALIKE = 8
+_FOR_FEW = {
+    nn.Sequential,
+    nn.Flatten,
+    nn.Identity,
+    nn.Linear,
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.Dropout,
+}
+# A piece with fewer rows is not worth another thread.
+_ROWS_OF_A_PIECE = 256
+
+
+def has_ready_layers(module: nn.Module) -> bool:
+    """Tell whether a module consists of layers of torch and of ours alone, which several threads may run at once."""
+    return all(_is_ours(layer) or type(layer).__module__.startswith("torch.nn.modules.") for layer in module.modules())
+
+
+def rows_alike(module: nn.Module, dtype: torch.dtype) -> int:
+    """Return of what the number of rows has to be a multiple for each to get the same bits."""
+    few = dtype == torch.float32 and all(_is_ours(layer) or type(layer) in _FOR_FEW for layer in module.modules())
+    return _FEW_ALIKE if few else ROWS_ALIKE
+
+
+def _is_ours(layer: nn.Module) -> bool:
+    return type(layer).__module__ == networks.__name__
+
+
+def in_pieces(scores_of: Callable[[Array], Array], X: Array) -> Array:
+    """Compute rows with each piece of them in a single thread, several pieces at once.
+
+    Args:
+        scores_of: What is computed, for any rows of `X`, without regard to the others.
+        X: At least one row, shape (rows, …).
+    """
+    if torch.get_num_threads() == 1 and not _OneThread.is_new_here():
+        return scores_of(X)
+    with _OneThread() as threads:
+        pieces = min(threads, len(X) // _ROWS_OF_A_PIECE)
+        if pieces < 2:
+            return scores_of(X)
+        size = -(-len(X) // (pieces * ROWS_ALIKE)) * ROWS_ALIKE
+        workers = _workers(os.getpid(), threads)
+        others = [workers.submit(_alone, scores_of, X[start : start + size]) for start in range(size, len(X), size)]
+        return np.concatenate([scores_of(X[:size]), *(other.result() for other in others)])
+
+
+@cache
+def _workers(process: int, threads: int) -> ThreadPoolExecutor:
+    """Return threads of this very process: those of a parent do not live on in a fork."""
+    return ThreadPoolExecutor(threads - 1, "gymtrain-predict")
+
+
+def _alone(scores_of: Callable[[Array], Array], X: Array) -> Array:
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    return scores_of(X)
+
+
+class _OneThread:
+    """While this is entered, torch computes what this thread asks for in this thread alone.
+
+    The number of threads belongs to the thread that sets it, and to threads that use torch for the first time; such a
+    one must not take over for good what another thread has set for a moment.
+    """
+
+    _before: dict[int, int] = {}
+    _known = threading.local()
+
+    @classmethod
+    def is_new_here(cls) -> bool:
+        """Tell whether this thread has never entered it."""
+        return not hasattr(cls._known, "here")
+
+    def __enter__(self) -> int:
+        others = list(self._before.values())
+        self._threads = torch.get_num_threads()
+        if self.is_new_here():
+            self._known.here = True
+            self._threads = max(self._threads, *others, *list(self._before.values()), 1)
+        if self._threads > 1:
+            self._before[threading.get_ident()] = self._threads
+            torch.set_num_threads(1)
+        return self._threads
+
+    def __exit__(self, *exception: object) -> None:
+        if self._threads > 1:
+            torch.set_num_threads(self._threads)
+            del self._before[threading.get_ident()]
+
+    @classmethod
+    def forget(cls) -> None:
+        """Drop what threads of the parent had set."""
+        cls._before.clear()
+
+
+@cache
+def survive_forks() -> None:
+    """Let what is forked from now on compute in one thread: it would wait forever for the threads of its parent."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_be_alone)
+
+
+def _be_alone() -> None:
+    _OneThread.forget()
+    torch.set_num_threads(1)
