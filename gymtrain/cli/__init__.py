@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
+from gymtrain.cli.arguments import EXISTING, AsJson, BundlePath, Trusted, find_modules_here
+from gymtrain.cli.bundles import inspect
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
@@ -98,21 +100,15 @@ def _options(
     """Nothing but what all commands have in common."""
 
 
-_EXISTING = {"exists": True, "dir_okay": False, "readable": True}
-Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **_EXISTING)]
-BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **_EXISTING)]
-Trusted = Annotated[
-    list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
-]
+Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **EXISTING)]
 Root = Annotated[
     Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
 def validate(
-    specs: Annotated[list[Path], typer.Argument(help="JSON or YAML files.", **_EXISTING)],
+    specs: Annotated[list[Path], typer.Argument(help="JSON or YAML files.", **EXISTING)],
     resolved: Annotated[
         bool,
         typer.Option("--resolved", help="Print the spec with every default written out, in the format it came in."),
@@ -121,7 +117,7 @@ def validate(
     """Check specs; say all that is wrong with them."""
     from gymtrain.specs import Experiment, read_spec_file
 
-    _find_modules_here()
+    find_modules_here()
     refused = False
     for path in specs:
         try:
@@ -175,7 +171,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train what a spec describes."""
-    _find_modules_here()
+    find_modules_here()
     _check_place(save, spec)
     if save is not None and (fast_dev_run or overfit_batches):
         raise typer.BadParameter(
@@ -231,7 +227,7 @@ def find_lr(
     as_json: AsJson = False,
 ) -> None:
     """Find a learning rate for what a spec describes; no model is kept."""
-    _find_modules_here()
+    find_modules_here()
     content = _read_spec(spec, root)
 
     from gymtrain.trainer import Trainer
@@ -248,7 +244,7 @@ def find_lr(
 @app.command()
 def predict(
     bundle: BundlePath,
-    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **_EXISTING)],
+    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **EXISTING)],
     output: Annotated[Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.")] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
     id_column: Annotated[
@@ -262,7 +258,7 @@ def predict(
     trust: Trusted = None,
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
-    _find_modules_here()
+    find_modules_here()
     _check_place(output, table, bundle)
     if output is not None and output.suffix.lower() in _PARQUET:
         raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
@@ -298,18 +294,7 @@ def _kind_of(path: Path) -> Kind:
     return suffixes[path.suffix.lower()]
 
 
-@app.command()
-def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Show what a bundle is, without loading it."""
-    from gymtrain.bundle import inspect as read_bundle
-
-    content = read_bundle(bundle)
-    if as_json:
-        typer.echo(_json(content))
-    else:
-        from gymtrain.cli.reports import print_bundle
-
-        print_bundle(bundle, content)
+app.command()(inspect)
 
 
 @app.command()
@@ -320,7 +305,7 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Measure what a prediction costs on this machine: parameters, memory, time."""
-    _find_modules_here()
+    find_modules_here()
     from gymtrain.trainer import Trainer
 
     found = Trainer.load(bundle, trust=trust or []).estimate(repetitions)
@@ -337,12 +322,6 @@ app.command()(compare)
 app.command()(ui)
 app.command()(sync)
 app.command()(doctor)
-
-
-def _find_modules_here() -> None:
-    """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
-    if "" not in sys.path:
-        sys.path.append("")
 
 
 def _check_place(path: Path | None, *sources: Path) -> None:

@@ -13,8 +13,12 @@ from rich.text import Text
 
 from gymtrain.cli.terminal import printable
 from gymtrain.errors import BundleError, some
+from gymtrain.tracking import bundled_run
 
 PARTS = ("train", "val", "test")
+# What is known of the environment that is no version of a library.
+_MACHINE = ("cpu", "cores", "gpu", "device", "platform", "host")
+_COMMIT = ("git_commit", "git_branch", "git_dirty")
 _SHOWN = 20
 _POINTS = 11
 
@@ -56,6 +60,8 @@ def print_bundle(path: Path, content: dict[str, Any]) -> None:
     for name, member in content["manifest"]["members"].items():
         members.add_row(name, f"{member['size']:,}", member["sha256"][:16])
     console.print(members)
+    for line in content["readme"].splitlines():
+        console.print(Text(printable(line)), soft_wrap=not console.is_terminal)
 
 
 def print_estimate(found: dict[str, Any]) -> None:
@@ -99,7 +105,8 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
     manifest, spec, results = content["manifest"], content["spec"], content["results"]
     features, labels = content["schema"]["features"], content["schema"]["labels"]
     yield "bundle", f"{path}, {path.stat().st_size:,} bytes"
-    yield "format", f"{manifest['format']} {manifest['format_version']}"
+    kind = "a checkpoint" if _is_checkpoint(manifest) else "a trained model"
+    yield "format", f"{manifest['format']} {manifest['format_version']}, {kind}"
     yield "created", manifest["created"]
     yield "task", labels["task"]
     yield "classes", some(labels["classes"], 10) if "classes" in labels else None
@@ -112,9 +119,25 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
         "training",
         _arguments({name: value for name, value in spec["model"]["training"].items() if value is not None}),
     )
+    yield "spec SHA-256", _text(results.get("spec_sha256"))
+    data = results.get("data") or {}
+    for part in PARTS:
+        if part in data:
+            yield f"{part} data", f"{data[part]['rows']:,} rows, SHA-256 {data[part]['sha256']}"
     yield "weights", _kept(results.get("best"))
-    yield "elapsed", _seconds(results.get("elapsed") or {})
-    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
+    yield "elapsed", _seconds(results["elapsed"]) if results.get("elapsed") else None
+    environment = dict(bundled_run(path, content).environment)
+    yield "machine", _listing({name: environment.pop(name) for name in _MACHINE if name in environment})
+    yield "commit", _listing({name: environment.pop(name) for name in _COMMIT if name in environment})
+    yield "versions", _listing(environment)
+
+
+def _is_checkpoint(manifest: dict[str, Any]) -> bool:
+    return any(name.startswith("training/") for name in manifest["members"])
+
+
+def _listing(values: dict[str, str]) -> str | None:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or None
 
 
 def _metrics_table(result: dict[str, Any]) -> Table:

@@ -1,0 +1,28 @@
+"""What several commands have in common: their arguments, and where a class of the user's is looked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXISTING: dict[str, Any] = {"exists": True, "dir_okay": False, "readable": True}
+BundlePath = Annotated[Path, typer.Argument(help="A file that `save` wrote.", **EXISTING)]
+Trusted = Annotated[
+    list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def find_modules_here() -> None:
+    """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
+    if "" not in sys.path:
+        sys.path.append("")
+
+
+def print_json(content: Any) -> None:
+    """Print what came out of somebody's file, in ASCII: it may hold what a terminal obeys, or what it cannot show."""
+    typer.echo(json.dumps(content, indent=2))
