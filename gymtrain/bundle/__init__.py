@@ -10,6 +10,8 @@ from __future__ import annotations
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
+from gymtrain.bundle.sealing import sign
+from gymtrain.bundle.signing import PrivateKey, PublicKey, Signature, SignedBy, generate_key, signer
 from gymtrain.bundle.source import Readable, name_of
 from gymtrain.bundle.target import Writable
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
@@ -19,7 +21,11 @@ from gymtrain.bundle.writer import write
 __all__ = [
     "Bundle",
     "Contents",
+    "PrivateKey",
+    "PublicKey",
     "Readable",
+    "Signature",
+    "SignedBy",
     "State",
     "Tensor",
     "Verification",
@@ -27,10 +33,13 @@ __all__ = [
     "Writable",
     "atomic_write",
     "from_numpy",
+    "generate_key",
     "inspect",
     "name_of",
     "open_bundle",
     "remove_leftovers",
+    "sign",
+    "signer",
     "to_numpy",
     "write",
 ]
