@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
+from gymtrain.bundle.differences import Difference, differences
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
 from gymtrain.bundle.sealing import sign
 from gymtrain.bundle.signing import PrivateKey, PublicKey, Signature, SignedBy, generate_key, signer
@@ -21,6 +22,7 @@ from gymtrain.bundle.writer import write
 __all__ = [
     "Bundle",
     "Contents",
+    "Difference",
     "PrivateKey",
     "PublicKey",
     "Readable",
@@ -32,6 +34,7 @@ __all__ = [
     "Verify",
     "Writable",
     "atomic_write",
+    "differences",
     "from_numpy",
     "generate_key",
     "inspect",

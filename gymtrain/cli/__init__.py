@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
-from gymtrain.cli.arguments import EXISTING, AsJson, BundlePath, Trusted, find_modules_here
-from gymtrain.cli.bundles import inspect
+from gymtrain.cli.arguments import EXISTING, AsJson, BundlePath, Trusted, check_place, find_modules_here
+from gymtrain.cli.bundles import diff, inspect, reproduce, verify
+from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
@@ -172,7 +173,7 @@ def train(
 ) -> None:
     """Train what a spec describes."""
     find_modules_here()
-    _check_place(save, spec)
+    check_place(save, spec)
     if save is not None and (fast_dev_run or overfit_batches):
         raise typer.BadParameter(
             "--fast-dev-run and --overfit-batches leave no model to write; leave it out", param_hint="--save"
@@ -259,7 +260,7 @@ def predict(
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
     find_modules_here()
-    _check_place(output, table, bundle)
+    check_place(output, table, bundle)
     if output is not None and output.suffix.lower() in _PARQUET:
         raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
 
@@ -295,6 +296,11 @@ def _kind_of(path: Path) -> Kind:
 
 
 app.command()(inspect)
+app.command()(verify)
+app.command()(diff)
+app.command()(reproduce)
+app.command()(sign)
+app.command()(keygen)
 
 
 @app.command()
@@ -322,16 +328,3 @@ app.command()(compare)
 app.command()(ui)
 app.command()(sync)
 app.command()(doctor)
-
-
-def _check_place(path: Path | None, *sources: Path) -> None:
-    """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))
-    for source in sources:
-        if path.exists() and path.samefile(source):
-            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,19 @@ def find_modules_here() -> None:
     """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
     if "" not in sys.path:
         sys.path.append("")
+
+
+def check_place(path: Path | None, *sources: Path) -> None:
+    """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))
+    for source in sources:
+        if path.exists() and path.samefile(source):
+            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(path))
 
 
 def print_json(content: Any) -> None:

@@ -34,7 +34,7 @@ def print_result(result: dict[str, Any], saved: Path | None) -> None:
         "bundle": None if saved is None else str(saved),
         "compare": result["run"]["ui"],
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
 
 
 def print_bundle(path: Path, content: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def print_bundle(path: Path, content: dict[str, Any]) -> None:
         )
         raise BundleError(message, reason="inconsistent") from error
     console = Console()
-    _print_lines(console, facts)
+    print_lines(console, facts)
     if metrics is not None:
         console.print(metrics)
     members = Table("member", "bytes", "SHA-256")
@@ -76,7 +76,7 @@ def print_estimate(found: dict[str, Any]) -> None:
         "percentiles": ", ".join(f"{name} {latency[name]:.3f} ms" for name in ("p50", "p95", "p99")),
         "measured on": f"{found['device']}, {found['threads']} threads",
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
     speeds = Table("rows in a call", "rows per second")
     for size, speed in found["rows_per_second"].items():
         speeds.add_row(size, f"{speed:,.0f}")
@@ -93,7 +93,7 @@ def print_learning_rates(found: dict[str, Any]) -> None:
         "run": found["run"]["run_dir"],
         "compare": found["run"]["ui"],
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
     table = Table("learning rate", "smoothed loss")
     last = len(rates) - 1
     for position in sorted({round(last * part / (_POINTS - 1)) for part in range(_POINTS)}):
@@ -108,6 +108,9 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
     kind = "a checkpoint" if _is_checkpoint(manifest) else "a trained model"
     yield "format", f"{manifest['format']} {manifest['format_version']}, {kind}"
     yield "created", manifest["created"]
+    if content["signature"] is not None:
+        signer = content["signature"]["fingerprint"]
+        yield "signature", f"says it is of the key of SHA-256 {signer}, which `gymtrain verify --signed-by` checks"
     yield "task", labels["task"]
     yield "classes", some(labels["classes"], 10) if "classes" in labels else None
     yield "outputs", _text(labels.get("names") or labels.get("outputs"))
@@ -207,7 +210,7 @@ def _seconds(elapsed: dict[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in longest)
 
 
-def _print_lines(console: Console, facts: dict[str, str | None]) -> None:
+def print_lines(console: Console, facts: dict[str, str | None]) -> None:
     """Print one fact to a line; in a pipe lines are not broken, so that what they hold can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():

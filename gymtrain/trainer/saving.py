@@ -265,7 +265,9 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
         dtype=parameter_dtype(training.precision),
     )
     examples = _selfcheck_rows(bundle, features)
-    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    expected = bundle.selfcheck().get("scores")
+    scores = None if expected is None else to_numpy(expected).copy()
+    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples, scores)
     check_preprocessors(predictor, states)
     return predictor
 

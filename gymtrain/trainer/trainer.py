@@ -271,6 +271,86 @@ class Trainer:
 
         return estimate(predictor, repetitions)
 
+    def verify(self) -> dict[str, Any]:
+        """Predict the few rows of the training data that the bundle holds again, and compare with what they gave there.
+
+        Returns:
+            A dict that JSON can hold: `verdict`, which is `"same bits"`, `"within tolerance"` or `"different"`; the
+            number of `rows`; `largest_difference` between two scores, None where one is not finite; `tolerance`, the
+            part of 1 for probabilities, and of the largest number of each output for a regression, by which scores may
+            differ: half of the digits that the model's numbers have, 3.5e-4 for float32; and `changed_labels`, the
+            number of rows of which the label is another, None for a regression.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            InputError: The trainer was trained here, and not loaded; or the bundle holds no rows.
+            BundleError: The rows or the outputs do not fit the model.
+
+        Example:
+            >>> import os, tempfile
+            >>> directory = tempfile.mkdtemp()
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 1}},
+            ...     tracking={"root": directory},
+            ... )
+            >>> result = trainer.train()
+            >>> trainer.save(os.path.join(directory, "iris.zip"))
+            >>> Trainer.load(os.path.join(directory, "iris.zip")).verify()["verdict"]
+            'same bits'
+        """
+        predictor = self._trained("verify")
+        from gymtrain.trainer.replay import replay
+
+        return replay(predictor)
+
+    def reproduce(
+        self,
+        data: Mapping[str, Any] = {},
+        callbacks: Sequence[Callback] = (),
+        *,
+        keep: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Train again from the spec, and say whether the same comes of it, bit for bit.
+
+        The data have to be those of then, which is seen by their SHA-256 before anything is learned. The training has a
+        temporary directory for its root and no trackers; the trainer keeps what it has learned.
+
+        Args:
+            data: Arguments of the dataset that are to be used instead of those in the spec: the arrays or the frame of
+                which a bundle holds no more than the fingerprint, `{"X": X, "y": y}`, or the `path` that a file has
+                now.
+            callbacks: Told of what happens. Those of then, where they change what is learned: no spec holds them.
+            keep: Where the new bundle goes; None for nowhere.
+
+        Returns:
+            A dict that JSON can hold: `same_bits`, whether weights and preprocessors are the same; `learned`, what of
+            these differs, a list of dicts with `name`, `one`, `other`, the `largest` difference and the number of
+            `differing` items; `metrics`, those that differ, with both values; `result`, what `train` returned now, but
+            for `run`.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            SpecError: `data` has an argument that the dataset does not have.
+            DataError: The data are not there, or are not those of then.
+            TrainingError: The training was ended from outside, or it is a checkpoint.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 2}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> result = trainer.train()
+            >>> trainer.reproduce()["same_bits"]
+            True
+        """
+        predictor = self._trained("reproduce")
+        from gymtrain.trainer.reproduction import reproduce
+
+        return reproduce(self._experiment, predictor, self._learned or {}, data, callbacks, keep)
+
     def save(self, path: Writable, *, include_source: bool = False, sign_with: PrivateKey | None = None) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 
