@@ -267,7 +267,8 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     examples = _selfcheck_rows(bundle, features)
     expected = bundle.selfcheck().get("scores")
     scores = None if expected is None else to_numpy(expected).copy()
-    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples, scores)
+    which = bundle.manifest["weights"]
+    predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores)
     check_preprocessors(predictor, states)
     return predictor
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -203,6 +204,20 @@ def test_what_is_used_is_what_was_checked_also_where_the_file_changes_afterwards
         signed.write_bytes(bytes(signed.stat().st_size))
 
         assert bytes((bundle.weights() or {})["layer.weight"].data) == before
+
+
+def test_signed_bytes_and_file_objects_open_too_and_the_weights_are_always_verified(signed: Path) -> None:
+    data = signed.read_bytes()
+    given: list[Any] = [data, io.BytesIO(data)]
+
+    for each in given:
+        with open_bundle(each, signed_by=PUBLIC) as bundle:
+            assert bundle.weights() is not None
+    with open_bundle(signed, signed_by=PUBLIC, verify="lazy") as bundle:
+        assert bundle.verification is not None
+        bundle.verification.wait()
+    with pytest.raises(SpecError, match="a signature is about the weights too"):
+        open_bundle(signed, signed_by=PUBLIC, verify=False)
 
 
 def test_without_the_library_signed_bundles_are_read_and_asking_for_a_key_names_the_extra(signed: Path) -> None:
