@@ -70,6 +70,7 @@ def print_reproduction(path: Path, found: Mapping[str, Any], kept: Path | None) 
             "data": f"the same: {', '.join(data)}",
             "learned": "the same bits" if found["same_bits"] else f"not the same: {len(learned)} differences",
             "metrics": "the same" if not metrics else f"{len(metrics)} are not the same",
+            "ended": None if found["same_bits"] else " then, now ".join(map(str, found["stop_reason"])),
             "kept": None if kept is None else str(kept),
         },
     )

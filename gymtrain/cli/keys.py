@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from gymtrain.cli.arguments import EXISTING, BundlePath
+from gymtrain.cli.arguments import EXISTING
 
 
 def sign(
-    bundle: BundlePath,
+    bundle: Annotated[Path, typer.Argument(help="A file that `save` wrote.", **EXISTING)],
     key: Annotated[
         Path, typer.Option(metavar="KEY", help="An Ed25519 private key, in PEM or in the form of OpenSSH.", **EXISTING)
     ],

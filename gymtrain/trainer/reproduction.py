@@ -68,6 +68,7 @@ def reproduce(
         "same_bits": not found,
         "learned": [each._asdict() for each in found],
         "metrics": _between(result["metrics"], new["metrics"]),
+        "stop_reason": [result["stop_reason"], new["stop_reason"]],
         "result": new,
     }
 

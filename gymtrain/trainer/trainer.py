@@ -326,8 +326,8 @@ class Trainer:
         Returns:
             A dict that JSON can hold: `same_bits`, whether weights and preprocessors are the same; `learned`, what of
             these differs, a list of dicts with `name`, `one`, `other`, the `largest` difference and the number of
-            `differing` items; `metrics`, those that differ, with both values; `result`, what `train` returned now, but
-            for `run`.
+            `differing` items; `metrics`, those that differ, with both values; `stop_reason`, then and now; `result`,
+            what `train` returned now, but for `run`.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
