@@ -84,8 +84,9 @@ def _keys(section_name: str, section: type[pydantic.BaseModel]) -> Iterator[tupl
     for name, field in section.model_fields.items():
         annotation = typing.Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
         type_text = TYPES.get(f"{section_name}.{name}") or _type_text(annotation)
-        is_section = isinstance(field.default, pydantic.BaseModel)
-        default = "required" if field.is_required() else "below" if is_section else _code(field.default)
+        value = field.get_default(call_default_factory=True)
+        is_section = isinstance(value, pydantic.BaseModel)
+        default = "required" if field.is_required() else "below" if is_section else _code(value)
         yield f"`{name}`", type_text, default, " ".join((field.description or "").split())
 
 

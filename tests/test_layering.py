@@ -185,7 +185,18 @@ def test_the_bundle_needs_numpy_and_nothing_else_that_is_installed() -> None:
 
     outside = {each.target.split(".")[0] for each in imports() if room(each.module) == "bundle"}
 
-    assert outside - set(sys.stdlib_module_names) <= {"gymtrain", "numpy", "fsspec"}  # the last for bundles elsewhere
+    # The last two are for bundles elsewhere, and for signatures.
+    assert outside - set(sys.stdlib_module_names) <= {"gymtrain", "numpy", "fsspec", "cryptography"}
+
+
+def test_cryptography_is_imported_where_a_signature_is_made_or_checked_alone() -> None:
+    users = {
+        (each.module, each.when)
+        for each in imports()
+        if each.target.startswith("cryptography") and each.when != "typing"
+    }
+
+    assert users == {("gymtrain.bundle.signing", "function")}
 
 
 @pytest.mark.parametrize(

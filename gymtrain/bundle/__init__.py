@@ -10,8 +10,11 @@ from __future__ import annotations
 from gymtrain.bundle.addresses import is_url
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
+from gymtrain.bundle.differences import Difference, differences
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
 from gymtrain.bundle.remote import check_target, download, local_path
+from gymtrain.bundle.sealing import sign
+from gymtrain.bundle.signing import PrivateKey, PublicKey, Signature, SignedBy, generate_key, signer
 from gymtrain.bundle.source import Readable, name_of
 from gymtrain.bundle.target import Writable
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
@@ -21,7 +24,12 @@ from gymtrain.bundle.writer import write
 __all__ = [
     "Bundle",
     "Contents",
+    "Difference",
+    "PrivateKey",
+    "PublicKey",
     "Readable",
+    "Signature",
+    "SignedBy",
     "State",
     "Tensor",
     "Verification",
@@ -29,14 +37,18 @@ __all__ = [
     "Writable",
     "atomic_write",
     "check_target",
+    "differences",
     "download",
     "from_numpy",
+    "generate_key",
     "inspect",
     "is_url",
     "local_path",
     "name_of",
     "open_bundle",
     "remove_leftovers",
+    "sign",
+    "signer",
     "to_numpy",
     "write",
 ]

@@ -110,7 +110,7 @@ def _create_in(directory: Path) -> tuple[Path, BinaryIO, AbstractContextManager[
     while True:
         # The name of the target is left out: with it a name of the longest allowed length would not fit any more.
         path = directory / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}{_SUFFIX}"
-        file = open(path, "xb")  # noqa: SIM115 - the caller closes it
+        file = open(path, "x+b")  # noqa: SIM115 - the caller closes it
         if sys.platform == "win32":
             return path, file, contextlib.nullcontext()
         try:

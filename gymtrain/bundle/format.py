@@ -9,6 +9,7 @@ FORMAT: Final = "gymtrain-bundle"
 FORMAT_VERSION: Final = 1
 
 MANIFEST: Final = "manifest.json"
+SIGNATURE: Final = "signature.json"  # signs the manifest, which does not list it
 SPEC: Final = "spec.json"
 SCHEMA: Final = "schema.json"
 RESULTS: Final = "results.json"
@@ -46,7 +47,7 @@ def is_member(name: str) -> bool:
         >>> is_member("spec.json"), is_member("preprocessors/000.skops"), is_member("model.pkl")
         (True, True, False)
     """
-    if name in (*REQUIRED, *MODEL, *TRAINING, STORAGE) or PREPROCESSOR.fullmatch(name) is not None:
+    if name in (*REQUIRED, *MODEL, *TRAINING, STORAGE, SIGNATURE) or PREPROCESSOR.fullmatch(name) is not None:
         return True
     return is_source(name)
 
@@ -78,7 +79,7 @@ def max_bytes(name: str) -> int | None:
         >>> max_bytes("spec.json"), max_bytes("weights.safetensors")
         (1048576, None)
     """
-    if name in (MANIFEST, SPEC, README) or is_source(name):
+    if name in (MANIFEST, SPEC, README, SIGNATURE) or is_source(name):
         return _SMALL
     return _LARGE if name.endswith(".json") else None
 

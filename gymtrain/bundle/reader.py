@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from gymtrain.bundle import format as bundle_format
-from gymtrain.bundle import strict_json, tensors
+from gymtrain.bundle import signing, strict_json, tensors
 from gymtrain.bundle.contents import State
 from gymtrain.bundle.directory import Entry, read_directory
 from gymtrain.bundle.format import is_source, is_tensors, preprocessor_name
+from gymtrain.bundle.private import PrivateCopy
+from gymtrain.bundle.signing import Signature, SignedBy
 from gymtrain.bundle.source import Readable, Source
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.bundle.verification import Verification
@@ -50,6 +52,8 @@ class Bundle:
         schema: `schema.json`.
         results: `results.json`.
         readme: `README.md`.
+        signature: What it says of who signed it, None for nothing; checked where `signed_by` was given.
+        manifest_bytes: What a signature is over.
         verification: Of the weights, where it goes on; None where it is over or was not asked for.
     """
 
@@ -60,9 +64,11 @@ class Bundle:
         contents: Mapping[str, Any],
         entries: Mapping[str, Entry],
         mapped: mmap.mmap,
+        signature: Signature | None,
+        manifest_bytes: bytes,
         verification: Verification | None = None,
     ) -> None:
-        self.manifest = manifest
+        self.manifest, self.manifest_bytes, self.signature = manifest, manifest_bytes, signature
         self.spec: dict[str, Any] = contents[bundle_format.SPEC]
         self.schema: dict[str, Any] = contents[bundle_format.SCHEMA]
         self.results: dict[str, Any] = contents[bundle_format.RESULTS]
@@ -152,22 +158,33 @@ class Bundle:
         return tensors.parse(view, expected=expected, where=f"{self._name}: {name}")
 
 
-def open_bundle(path: Readable, *, sha256: str | None = None, verify: Verify = "eager") -> Bundle:
+def open_bundle(
+    path: Readable,
+    *,
+    sha256: str | None = None,
+    signed_by: SignedBy | None = None,
+    verify: Verify = "eager",
+) -> Bundle:
     """Open a bundle and verify it. No code in it is run, whoever made it.
 
     The digests inside a bundle protect from accidents. Whoever can change the file can change them too: `sha256`, had
-    from somewhere else, protects from that.
+    from somewhere else, protects from that, and so does `signed_by`.
 
     Args:
         path: Its path or address, its bytes, or a file object that is open for reading; docs/places.md says more.
         sha256: The digest that the whole file must have, in hexadecimal; checked at once, whatever `verify` is.
+        signed_by: Ed25519 public keys, one of which must have signed it: paths, contents of such files as bytes, or
+            keys of `cryptography`. All is then read into memory, where what is checked is what is used. None to take it
+            whoever signed it, or nobody.
         verify: When the digests of the members are checked that hold tensors; all others always are, at once.
             `"eager"`: before this returns. `"lazy"`: those of the weights in a thread that this starts, for which
             `Bundle.verification` waits; but before this returns where a file object is given, which is the caller's
             again then. False: not at all; damaged tensors are then taken for good ones.
 
     Raises:
-        SpecError: `verify` is none of these.
+        SpecError: `verify` is none of these, or False where `signed_by` asks for more; `signed_by` has something else
+            than public keys.
+        MissingDependencyError: `signed_by` is given, and `cryptography` is not installed.
         BundleError: The file is not a bundle that can be trusted; docs/bundle-format.md lists the reasons.
         FileNotFoundError: There is no such file.
 
@@ -178,13 +195,19 @@ def open_bundle(path: Readable, *, sha256: str | None = None, verify: Verify = "
     """
     if verify not in get_args(Verify):
         raise SpecError([Fault("verify", f"got {verify!r}; expected 'eager', 'lazy' or False")])
-    source = Source(path)
+    if signed_by is not None and verify is False:
+        raise SpecError([Fault("verify", "got False, but a signature is about the weights too; use 'eager' or 'lazy'")])
+    keys = None if signed_by is None else signing.public_keys(signed_by)
+    source = Source(path) if keys is None else _copied(path)
     later: list[Entry] = []
     try:
         if sha256 is not None:
             _check_file_digest(source, sha256)
         entries = read_directory(source)
-        manifest = _read_manifest(source, entries)
+        manifest, manifest_bytes = _read_manifest(source, entries)
+        signature = _read_signature(source, entries)
+        if keys is not None:
+            signing.check(signature, manifest_bytes, keys, source.name)
         contents = {}
         for name, member in manifest["members"].items():
             if not is_tensors(name):
@@ -196,7 +219,7 @@ def open_bundle(path: Readable, *, sha256: str | None = None, verify: Verify = "
         mapped = source.map()
         if not later:
             source.close()
-            return Bundle(source.name, manifest, contents, entries, mapped)
+            return Bundle(source.name, manifest, contents, entries, mapped, signature, manifest_bytes)
     except BaseException:
         source.close()
         raise
@@ -205,7 +228,13 @@ def open_bundle(path: Readable, *, sha256: str | None = None, verify: Verify = "
         for entry in later:
             _check_tensors(source, entry, manifest["members"][entry.name])
 
-    return Bundle(source.name, manifest, contents, entries, mapped, Verification(check, source.close))
+    verification = Verification(check, source.close)
+    return Bundle(source.name, manifest, contents, entries, mapped, signature, manifest_bytes, verification)
+
+
+def _copied(path: Readable) -> PrivateCopy:
+    with Source(path) as source:
+        return PrivateCopy(source)
 
 
 def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
@@ -220,7 +249,8 @@ def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
 
     Returns:
         `manifest`, `spec`, `schema` and `results` as dicts, `readme` as text; `storage` as a dict, None where there is
-        nothing to say of it; `sources`, the source of modules as text by their names, empty where there are none.
+        nothing to say of it; `sources`, the source of modules as text by their names, empty where there are none;
+        `signature` as a dict, None for a bundle that is not signed: who it says it is signed by, which is not checked.
 
     Raises:
         BundleError: The file is not a bundle that can be trusted; docs/bundle-format.md lists the reasons.
@@ -230,7 +260,8 @@ def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
         if sha256 is not None:
             _check_file_digest(source, sha256)
         entries = read_directory(source)
-        manifest = _read_manifest(source, entries)
+        manifest, _ = _read_manifest(source, entries)
+        signature = _read_signature(source, entries)
         names = [name for name in entries if name in _INSPECTED or is_source(name)]
         encoded = {name: _read_member(source, entries[name], manifest["members"][name]) for name in names}
         contents = {name: _decode(source, name, data) for name, data in encoded.items()}
@@ -243,6 +274,7 @@ def inspect(path: Readable, *, sha256: str | None = None) -> dict[str, Any]:
         "readme": contents[bundle_format.README],
         "storage": contents.get(bundle_format.STORAGE),
         "sources": sources,
+        "signature": None if signature is None else signature.to_dict(),
     }
 
 
@@ -258,12 +290,13 @@ def _check_file_digest(source: Source, expected: str) -> None:
         raise BundleError(message, reason="digest")
 
 
-def _read_manifest(source: Source, entries: Mapping[str, Entry]) -> dict[str, Any]:
+def _read_manifest(source: Source, entries: Mapping[str, Entry]) -> tuple[dict[str, Any], bytes]:
     name = bundle_format.MANIFEST
     where = f"{source.name}: {name}"
     if name not in entries:
         raise BundleError(f"{source.name}: member {name!r} is missing", reason="member_missing")
-    manifest = strict_json.loads(_read_checked(source, entries[name]), where)
+    encoded = _read_checked(source, entries[name])
+    manifest = strict_json.loads(encoded, where)
     _check_version(where, manifest)
     if missing := sorted(_MANIFEST_KEYS - manifest.keys()):
         raise BundleError(f"{where}: missing {some(missing)}", reason="field_value")
@@ -275,7 +308,14 @@ def _read_manifest(source: Source, entries: Mapping[str, Entry]) -> dict[str, An
         expected = some(bundle_format.KEPT_WEIGHTS)
         raise BundleError(f"{where}: 'weights' is not one of {expected}", reason="field_value")
     _check_members(where, manifest["members"], entries)
-    return manifest
+    return manifest, encoded
+
+
+def _read_signature(source: Source, entries: Mapping[str, Entry]) -> Signature | None:
+    name = bundle_format.SIGNATURE
+    if name not in entries:
+        return None
+    return signing.parse(_read_checked(source, entries[name]), f"{source.name}: {name}")
 
 
 def _check_version(where: str, manifest: Mapping[str, Any]) -> None:
@@ -301,7 +341,7 @@ def _check_members(where: str, listed: object, entries: Mapping[str, Entry]) -> 
         if not isinstance(member, dict) or member.keys() != {"size", "sha256"} or not _is_measured(member):
             message = f"{where}: members.{name[:100]!r}: expected 'size' in bytes and 'sha256' in hexadecimal"
             raise BundleError(message, reason="field_value")
-    present = entries.keys() - {bundle_format.MANIFEST}
+    present = entries.keys() - {bundle_format.MANIFEST, bundle_format.SIGNATURE}
     if missing := sorted(listed.keys() - present):
         raise BundleError(f"{where}: lists {some(missing)}, which are not in the file", reason="member_missing")
     if extra := sorted(present - listed.keys()):

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -17,6 +17,7 @@ from gymtrain.bundle import strict_json, tensors
 from gymtrain.bundle.contents import Contents
 from gymtrain.bundle.directory import ALIGNMENT_FIELD, ATTRIBUTES, DATE_TIME, LOCAL, alignment_content
 from gymtrain.bundle.format import preprocessor_name, source_name
+from gymtrain.bundle.signing import write_signature
 from gymtrain.bundle.target import Writable, directory_of, whole_write
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.errors import SaveError, some
@@ -24,14 +25,16 @@ from gymtrain.errors import SaveError, some
 _ZIP64_EXTRA_BYTES = 20
 
 
-def write(path: Writable, contents: Contents) -> None:
+def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] | None = None) -> None:
     """Write a bundle in place of whatever is at `path`, whole or not at all. Equal contents give equal bytes.
 
-    Tensors are streamed, not copied; the digests in the manifest, which is the last member, are taken on the way.
+    Tensors are streamed, not copied; the digests in the manifest, which is the last member but for the signature, are
+    taken on the way.
 
     Args:
         path: A path, an address such as `s3://…`, or a file object that is open for writing.
         contents: What goes into the bundle.
+        sign: Makes the content of `signature.json` of that of the manifest; None for a bundle that is not signed.
 
     Raises:
         SaveError: The contents have something that the format has no place for, and nothing was written; or the address
@@ -68,7 +71,10 @@ def write(path: Writable, contents: Contents) -> None:
                 digest = hashing.submit(_digest_of, content)
                 size = _write_tensors(file, archive, name, content)
                 digests[name] = {"size": size, "sha256": digest.result()}
-        _write_bytes(archive, bundle_format.MANIFEST, _manifest(contents, digests))
+        manifest = _manifest(contents, digests)
+        _write_bytes(archive, bundle_format.MANIFEST, manifest)
+        if sign is not None:
+            write_signature(archive, sign(manifest))
 
 
 @contextmanager

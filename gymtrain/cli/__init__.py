@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
+from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, check_target, find_modules_here
+from gymtrain.cli.bundles import diff, inspect, reproduce, verify
 from gymtrain.cli.exporting import export
+from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.places import BundlePath, Sha256
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
@@ -100,20 +103,15 @@ def _options(
     """Nothing but what all commands have in common."""
 
 
-_EXISTING = {"exists": True, "dir_okay": False, "readable": True}
-Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **_EXISTING)]
-Trusted = Annotated[
-    list[str] | None, typer.Option(metavar="MODULE:CLASS", help="Allow the bundle to use this class of yours.")
-]
+Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **EXISTING)]
 Root = Annotated[
     Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
 def validate(
-    specs: Annotated[list[Path], typer.Argument(help="JSON or YAML files.", **_EXISTING)],
+    specs: Annotated[list[Path], typer.Argument(help="JSON or YAML files.", **EXISTING)],
     resolved: Annotated[
         bool,
         typer.Option("--resolved", help="Print the spec with every default written out, in the format it came in."),
@@ -122,7 +120,7 @@ def validate(
     """Check specs; say all that is wrong with them."""
     from gymtrain.specs import Experiment, read_spec_file
 
-    _find_modules_here()
+    find_modules_here()
     refused = False
     for path in specs:
         try:
@@ -178,8 +176,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train what a spec describes."""
-    _find_modules_here()
-    _check_target(save, spec)
+    find_modules_here()
+    check_target(save, spec)
     if save is not None and (fast_dev_run or overfit_batches):
         raise typer.BadParameter(
             "--fast-dev-run and --overfit-batches leave no model to write; leave it out", param_hint="--save"
@@ -234,7 +232,7 @@ def find_lr(
     as_json: AsJson = False,
 ) -> None:
     """Find a learning rate for what a spec describes; no model is kept."""
-    _find_modules_here()
+    find_modules_here()
     content = _read_spec(spec, root)
 
     from gymtrain.trainer import Trainer
@@ -251,7 +249,7 @@ def find_lr(
 @app.command()
 def predict(
     bundle: BundlePath,
-    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **_EXISTING)],
+    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **EXISTING)],
     output: Annotated[Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.")] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
     id_column: Annotated[
@@ -266,8 +264,8 @@ def predict(
     trust: Trusted = None,
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
-    _find_modules_here()
-    _check_place(output, table, bundle)
+    find_modules_here()
+    check_place(output, table, bundle)
     if output is not None and output.suffix.lower() in _PARQUET:
         raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
 
@@ -304,18 +302,12 @@ def _kind_of(path: Path) -> Kind:
     return kind
 
 
-@app.command()
-def inspect(bundle: BundlePath, sha256: Sha256 = None, as_json: AsJson = False) -> None:
-    """Show what a bundle is, without loading it."""
-    from gymtrain.bundle import inspect as read_bundle
-
-    content = read_bundle(bundle, sha256=sha256)
-    if as_json:
-        typer.echo(_json(content))
-    else:
-        from gymtrain.cli.reports import print_bundle
-
-        print_bundle(bundle, content)
+app.command()(inspect)
+app.command()(verify)
+app.command()(diff)
+app.command()(reproduce)
+app.command()(sign)
+app.command()(keygen)
 
 
 @app.command()
@@ -327,7 +319,7 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Measure what a prediction costs on this machine: parameters, memory, time."""
-    _find_modules_here()
+    find_modules_here()
     from gymtrain.trainer import Trainer
 
     found = Trainer.load(bundle, trust=trust or (), sha256=sha256).estimate(repetitions)
@@ -345,32 +337,3 @@ app.command()(compare)
 app.command()(ui)
 app.command()(sync)
 app.command()(doctor)
-
-
-def _find_modules_here() -> None:
-    """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
-    if "" not in sys.path:
-        sys.path.append("")
-
-
-def _check_target(save: str | None, spec: Path) -> None:
-    """Refuse a place to save to before the training and not after."""
-    from gymtrain.bundle import check_target, is_url
-
-    if is_url(save):
-        check_target(save)
-    elif save is not None:
-        _check_place(Path(save), spec)
-
-
-def _check_place(path: Path | None, *sources: Path) -> None:
-    """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))
-    for source in sources:
-        if path.exists() and path.samefile(source):
-            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(path))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gymtrain.cli.selection import mode_of
 from gymtrain.tracking import RunSummary
+from gymtrain.tracking.params import flat
 
 Value = float | int | str | None
 Described = Mapping[str, Mapping[str, Value]]
 
 SECTIONS = ("spec", "data", "environment", "metrics")
+# A bundle knows more than a run.
+SECTIONS_OF_BUNDLES = ("spec", "data", "schema", "environment", "metrics")
 # Of a machine, different sources know different things: what one does not know is no difference.
 _PARTIAL = {"environment"}
 # What a run has beside its quality: how long it took, how it used the machine, and its single steps.
@@ -29,13 +33,14 @@ class Row(NamedTuple):
     differs: bool
 
 
-def compare(runs: Sequence[Described]) -> list[Row]:
+def compare(runs: Sequence[Described], sections: Sequence[str] = SECTIONS) -> list[Row]:
     """Put side by side what is known of runs.
 
     A section that is not known of a run at all is left out of the comparison for that run: it differs from none.
 
     Args:
-        runs: At least two; for each the sections `spec`, `data`, `environment` and `metrics`, with values by key.
+        runs: At least two; for each the sections, with values by key.
+        sections: Those that are compared.
 
     Returns:
         A row for each key of a section, in the order of the sections and in which the keys are first met.
@@ -49,24 +54,29 @@ def compare(runs: Sequence[Described]) -> list[Row]:
     """
     return [
         Row(section, key, values, _differ(section, values, [bool(run.get(section)) for run in runs]))
-        for section in SECTIONS
+        for section in sections
         for key in dict.fromkeys(key for run in runs for key in run.get(section, {}))
         for values in [tuple(run.get(section, {}).get(key) for run in runs)]
     ]
 
 
-def unknown(runs: Sequence[Described]) -> dict[str, list[int]]:
+def unknown(runs: Sequence[Described], sections: Sequence[str] = SECTIONS) -> dict[str, list[int]]:
     """Return for each section of which runs it is not known, by their positions."""
     return {
         section: without
-        for section in SECTIONS
+        for section in sections
         for without in [[position for position, run in enumerate(runs) if not run.get(section)]]
         if without
     }
 
 
-def described(run: RunSummary) -> Described:
-    """Return what `compare` looks at: the spec, the rows and digests, the environment, the best and last metrics."""
+def described(run: RunSummary, schema: Mapping[str, Any] = {}) -> Described:
+    """Return what `compare` looks at: the spec, the rows and digests, the environment, the best and last metrics.
+
+    Args:
+        run: The run.
+        schema: Features and labels, where a bundle tells of them.
+    """
     data: dict[str, Value] = {}
     for part, rows in run.data.items():
         data |= {f"{part} data": rows.name, f"{part} rows": rows.rows, f"{part} digest": rows.digest}
@@ -74,6 +84,7 @@ def described(run: RunSummary) -> Described:
     return {
         "spec": run.params,
         "data": data,
+        "schema": {key: _text(value) for part, content in schema.items() for key, value in flat(part, content)},
         "environment": run.environment,
         "metrics": dict(sorted(metrics.items(), key=lambda item: _rank(item[0]))),
     }
@@ -104,7 +115,7 @@ def best_of(key: str, values: Sequence[Value], runs: Sequence[RunSummary]) -> li
 
 def to_dict(runs: Sequence[RunSummary], rows: Sequence[Row], *, everything: bool) -> dict[str, Any]:
     """Return a comparison as strict JSON can hold it; numbers that are not finite become null."""
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in (*SECTIONS, *(row.section for row in rows))}
     for row in rows:
         if row.differs or everything:
             values = list(map(_finite, row.values))
@@ -133,6 +144,10 @@ def _differ(section: str, values: Sequence[Value], is_known: Sequence[bool]) -> 
         if known and not (value is None and section in _PARTIAL)
     }
     return len(seen) > 1
+
+
+def _text(value: Any) -> Value:
+    return value if value is None or isinstance(value, int | float | str) else json.dumps(value)
 
 
 def _rank(key: str) -> tuple[int, str]:

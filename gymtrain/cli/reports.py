@@ -13,8 +13,12 @@ from rich.text import Text
 
 from gymtrain.cli.terminal import printable
 from gymtrain.errors import BundleError, some
+from gymtrain.tracking import bundled_run
 
 PARTS = ("train", "val", "test")
+# What is known of the environment that is no version of a library.
+_MACHINE = ("cpu", "cores", "gpu", "device", "platform", "host")
+_COMMIT = ("git_commit", "git_branch", "git_dirty")
 _SHOWN = 20
 _POINTS = 11
 
@@ -30,7 +34,7 @@ def print_result(result: dict[str, Any], saved: str | None) -> None:
         "bundle": saved,
         "compare": result["run"]["ui"],
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
 
 
 def print_bundle(path: Path, content: dict[str, Any]) -> None:
@@ -49,13 +53,15 @@ def print_bundle(path: Path, content: dict[str, Any]) -> None:
         )
         raise BundleError(message, reason="inconsistent") from error
     console = Console()
-    _print_lines(console, facts)
+    print_lines(console, facts)
     if metrics is not None:
         console.print(metrics)
     members = Table("member", "bytes", "SHA-256")
     for name, member in content["manifest"]["members"].items():
         members.add_row(name, f"{member['size']:,}", member["sha256"][:16])
     console.print(members)
+    for line in content["readme"].splitlines():
+        console.print(Text(printable(line)), soft_wrap=not console.is_terminal)
 
 
 def print_estimate(found: dict[str, Any]) -> None:
@@ -70,7 +76,7 @@ def print_estimate(found: dict[str, Any]) -> None:
         "percentiles": ", ".join(f"{name} {latency[name]:.3f} ms" for name in ("p50", "p95", "p99")),
         "measured on": f"{found['device']}, {found['threads']} threads",
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
     speeds = Table("rows in a call", "rows per second")
     for size, speed in found["rows_per_second"].items():
         speeds.add_row(size, f"{speed:,.0f}")
@@ -87,7 +93,7 @@ def print_learning_rates(found: dict[str, Any]) -> None:
         "run": found["run"]["run_dir"],
         "compare": found["run"]["ui"],
     }
-    _print_lines(console, facts)
+    print_lines(console, facts)
     table = Table("learning rate", "smoothed loss")
     last = len(rates) - 1
     for position in sorted({round(last * part / (_POINTS - 1)) for part in range(_POINTS)}):
@@ -99,8 +105,12 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
     manifest, spec, results = content["manifest"], content["spec"], content["results"]
     features, labels = content["schema"]["features"], content["schema"]["labels"]
     yield "bundle", f"{path}, {path.stat().st_size:,} bytes"
-    yield "format", f"{manifest['format']} {manifest['format_version']}"
+    kind = "a checkpoint" if _is_checkpoint(manifest) else "a trained model"
+    yield "format", f"{manifest['format']} {manifest['format_version']}, {kind}"
     yield "created", manifest["created"]
+    if content["signature"] is not None:
+        signer = content["signature"]["fingerprint"]
+        yield "signature", f"says it is of the key of SHA-256 {signer}, which `gymtrain verify --signed-by` checks"
     yield "task", labels["task"]
     yield "classes", some(labels["classes"], 10) if "classes" in labels else None
     yield "outputs", _text(labels.get("names") or labels.get("outputs"))
@@ -112,9 +122,25 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
         "training",
         _arguments({name: value for name, value in spec["model"]["training"].items() if value is not None}),
     )
+    yield "spec SHA-256", _text(results.get("spec_sha256"))
+    data = results.get("data") or {}
+    for part in PARTS:
+        if part in data:
+            yield f"{part} data", f"{data[part]['rows']:,} rows, SHA-256 {data[part]['sha256']}"
     yield "weights", _kept(results.get("best"))
-    yield "elapsed", _seconds(results.get("elapsed") or {})
-    yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
+    yield "elapsed", _seconds(results["elapsed"]) if results.get("elapsed") else None
+    environment = dict(bundled_run(path, content).environment)
+    yield "machine", _listing({name: environment.pop(name) for name in _MACHINE if name in environment})
+    yield "commit", _listing({name: environment.pop(name) for name in _COMMIT if name in environment})
+    yield "versions", _listing(environment)
+
+
+def _is_checkpoint(manifest: dict[str, Any]) -> bool:
+    return any(name.startswith("training/") for name in manifest["members"])
+
+
+def _listing(values: dict[str, str]) -> str | None:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or None
 
 
 def _metrics_table(result: dict[str, Any]) -> Table:
@@ -184,7 +210,7 @@ def _seconds(elapsed: dict[str, float]) -> str:
     return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in longest)
 
 
-def _print_lines(console: Console, facts: dict[str, str | None]) -> None:
+def print_lines(console: Console, facts: dict[str, str | None]) -> None:
     """Print one fact to a line; in a pipe lines are not broken, so that what they hold can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gymtrain.cli.comparison import SECTIONS, Row, best_of, differences
+from gymtrain.cli.comparison import Row, best_of, differences
 from gymtrain.cli.selection import Value, telling_metrics, value_of
 from gymtrain.cli.terminal import printable
 from gymtrain.tracking import RunSummary
@@ -31,7 +31,7 @@ def print_runs(runs: Sequence[RunSummary], columns: Sequence[str] | None) -> Non
         runs: In the order in which they are shown.
         columns: Metrics, params or tags, which are never left out; None for the most telling metrics.
     """
-    console = _console()
+    console = wide_console()
     metrics = telling_metrics(runs) if columns is None else []
     keys = list(dict.fromkeys([*_FACTS, *(metrics if columns is None else columns)]))
     cells = {key: [_cell(key, value_of(run, key)) for run in runs] for key in keys}
@@ -58,12 +58,10 @@ def print_comparison(runs: Sequence[RunSummary], rows: Sequence[Row], unknown: d
         rows: What is shown of them.
         unknown: The positions of the runs of which a section is not known.
     """
-    console = _console()
+    console = wide_console()
     console.print(_heads(runs))
-    for section in SECTIONS:
+    for section in dict.fromkeys(row.section for row in rows):
         shown = [row for row in rows if row.section == section]
-        if not shown:
-            continue
         table = _table(section, *_labels(runs))
         for row in shown:
             texts = _metric_cells(row, runs) if section == "metrics" else [_plain(value) for value in row.values]
@@ -76,7 +74,7 @@ def print_comparison(runs: Sequence[RunSummary], rows: Sequence[Row], unknown: d
         console.print(Text(f"{section}: not known of {labels}"), style="dim")
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """In a pipe lines are as long as they need to be, so that programs can read them."""
     console = Console()
     return console if console.is_terminal else Console(width=10_000)

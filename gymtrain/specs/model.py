@@ -321,7 +321,8 @@ class Model(Section):
 
     model: ModelComponent
     """What learns: `{"type": "mlp"}`, `{"type": "sklearn", "estimator": …}`, or a class of yours."""
-    training: Annotated[Training, Keyed] = Training()
+    # Made when it is needed: its defaults are looked up in torch, which is not there where bundles are only looked at.
+    training: Annotated[Training, Keyed] = pydantic.Field(default_factory=Training)
     """How it is fitted."""
 
     @pydantic.model_validator(mode="after")

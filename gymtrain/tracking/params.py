@@ -34,24 +34,30 @@ def model_params(spec: dict[str, JSON]) -> dict[str, JSON]:
     dataset = {key: value for key, value in spec["dataset"].items() if key != "dataset"}
     return dict(
         [
-            *_flat("dataset", spec["dataset"]["dataset"]),
-            *_flat("dataset", dataset),
-            *_flat("model", spec["model"]["model"]),
+            *flat("dataset", spec["dataset"]["dataset"]),
+            *flat("dataset", dataset),
+            *flat("model", spec["model"]["model"]),
         ]
     )
 
 
 def training_params(spec: dict[str, JSON]) -> dict[str, JSON]:
     """Return how the model is fitted, flat: `training/epochs`, `training/optimizer/lr` and so on."""
-    return dict(_flat("training", spec["model"]["training"]))
+    return dict(flat("training", spec["model"]["training"]))
 
 
-def _flat(path: str, value: JSON) -> Iterator[tuple[str, JSON]]:
+def flat(path: str, value: JSON) -> Iterator[tuple[str, JSON]]:
+    """Yield what a nested value holds, with the path to each; a list of plain values is one of them.
+
+    Example:
+        >>> dict(flat("features", {"shape": [4], "columns": [{"name": "a"}]}))
+        {'features/shape': [4], 'features/columns/0/name': 'a'}
+    """
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _flat(f"{path}/{key}", item)
+            yield from flat(f"{path}/{key}", item)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for position, item in enumerate(value):
-            yield from _flat(f"{path}/{position}", item)
+            yield from flat(f"{path}/{position}", item)
     else:
         yield path, value

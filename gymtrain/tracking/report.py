@@ -37,6 +37,8 @@ from gymtrain_trackers.files import replace
 Context = Literal["training", "validation", "test"]
 
 START_SECONDS = 10.0
+# Of the digest of a part, the most that MLflow takes.
+DIGEST_DIGITS = 36
 
 
 class Report:
@@ -189,7 +191,7 @@ class Report:
     ) -> None:
         """Report the rows of one part, named by a digest over all their bytes."""
         source = {"type": name}
-        self._recorder.log_inputs([DatasetInput(name, digest[:36], part, source, schema, profile)])
+        self._recorder.log_inputs([DatasetInput(name, digest[:DIGEST_DIGITS], part, source, schema, profile)])
 
     def machine(self, hardware: Mapping[str, Any], device: str) -> None:
         """Report what the run ran on and was made from: tags to filter by, and files that hold all of it."""

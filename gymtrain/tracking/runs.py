@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gymtrain.errors import StoreError, did_you_mean, some
 from gymtrain.tracking.better import Mode
 from gymtrain.tracking.params import model_params, training_params
+from gymtrain.tracking.report import DIGEST_DIGITS
 from gymtrain_trackers import TrackerError, read_record
 from gymtrain_trackers.addresses import without_password
 from gymtrain_trackers.mlflow_store import existing_store
@@ -189,7 +190,7 @@ def run_in(directory: Path) -> RunSummary:
 
 
 def bundled_run(path: Path, content: Mapping[str, Any]) -> RunSummary:
-    """Return the run that a bundle came out of, as far as the bundle tells; of its data it tells nothing.
+    """Return the run that a bundle came out of, as far as the bundle tells.
 
     Args:
         path: The bundle.
@@ -212,6 +213,7 @@ def bundled_run(path: Path, content: Mapping[str, Any]) -> RunSummary:
         directory=path.absolute(),
         params=params,
         metrics=_metrics(result),
+        data=_bundled_data(str(spec["dataset"]["dataset"].get("type")), _dict(result.get("data"))),
         environment={**content["manifest"]["versions"], **_environment({}, result)},
         epochs=_epochs({}, result),
         **_monitored(result, params.get("training/monitor")),
@@ -387,6 +389,16 @@ def _data(inputs: Iterable[tuple[str, str, str, Any]]) -> dict[str, Data]:
         rows = _dict(profile).get("rows")
         found[_PARTS.get(context, context)] = Data(name, digest, rows if isinstance(rows, int) else None)
     return found
+
+
+def _bundled_data(name: str, parts: Mapping[str, Any]) -> dict[str, Data]:
+    """What a result tells of its data, with digests as short as runs have them."""
+    told = {part: (_dict(rows).get("sha256"), _dict(rows).get("rows")) for part, rows in parts.items()}
+    return {
+        part: Data(name, sha256[:DIGEST_DIGITS], rows if isinstance(rows, int) else None)
+        for part, (sha256, rows) in told.items()
+        if isinstance(sha256, str)
+    }
 
 
 def _context(each: Any) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +86,7 @@ class Checkpoints:
         predictor: Predictor,
         state: dict[str, Any],
         monitored: Monitored | None,
+        facts: Mapping[str, Any],
     ) -> None:
         """Copy everything and begin to write it; those that are too many are deleted once it is whole and verified.
 
@@ -96,6 +97,7 @@ class Checkpoints:
             predictor: With the weights of the last step, or their average.
             state: What `TorchFitting.state_dict` returned; `epoch` and `step` are in the name of the file.
             monitored: The metric that training monitors, if it does; a value is in the name of the file, too.
+            facts: What else is known of the training, for those who read the results.
 
         Raises:
             TrainingError: The state holds something that no checkpoint can hold.
@@ -105,9 +107,8 @@ class Checkpoints:
             training = flatten(state)
         except TypeError as error:
             raise TrainingError(f"model.training.checkpoint: {error}") from error
-        contents = contents_of(
-            spec, predictor, {"metrics": dict(state["history"]), "best": None}, training, self._copied
-        )
+        result = {"metrics": dict(state["history"]), "best": None, **facts}
+        contents = contents_of(spec, predictor, result, training, self._copied)
         name = f"epoch-{state['epoch']:06d}-step-{state['step']:09d}"
         if monitored is not None and math.isfinite(monitored.value):
             name += f"-{monitored.name.replace('/', '_')}={monitored.value:.6g}"

@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+# What decides the most of how a model is fitted; all of it is in the spec.
+_TRAINING = ("epochs", "max_steps", "batch_size", "optimizer", "schedule", "loss", "seed")
 
-def model_card(
-    spec: dict[str, Any], labels: dict[str, Any], result: dict[str, Any], sizes: dict[str, int] | None
-) -> str:
-    """Return a page about a model: what it is, how it was trained, how good it is, how it is used.
+
+def model_card(spec: Mapping[str, Any], labels: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return a page about a model: what it is, what it was trained on, how and where, how good it is, how it is used.
 
     Args:
         spec: The resolved spec.
         labels: The task and its labels.
         result: What `train()` returned, or as much of it as there is.
-        sizes: The number of rows of each part; None where it is not known any more.
     """
     dataset, model = spec["dataset"]["dataset"], spec["model"]["model"]
-    lines = [f"# {model['type']} on {dataset['type']}", ""]
-    lines += [f"- task: {labels['task']}"]
+    lines = [f"# {model['type']} on {dataset['type']}", "", f"- task: {labels['task']}"]
     if "classes" in labels:
-        names = [str(each) for each in labels["classes"]]
-        lines += [f"- classes: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"]
-    if sizes:
-        lines += [f"- rows: {', '.join(f'{count} {part}' for part, count in sizes.items() if count)}"]
+        names = [_line(each) for each in labels["classes"][:20]]
+        lines += [f"- classes: {', '.join(names)}{' …' if len(labels['classes']) > 20 else ''}"]
     best = result.get("best")
     if best:
         lines += [f"- weights: of epoch {best['epoch']}, the best by {best['metric']} ({best['value']:.6g})"]
     else:
         lines += ["- weights: of the last epoch"]
-    lines += ["", "| metric | value |", "| --- | --- |"]
+    lines += _data(result.get("data") or {})
+    lines += ["", "## Training", "", *_training(spec, result), *_machine(result.get("hardware_info") or {})]
+    lines += ["", "## Results", "", "| metric | value |", "| --- | --- |"]
     for name, value in sorted(result.get("metrics", {}).items()):
         last = value[-1] if isinstance(value, list) else value
         if last is not None:
             lines += [f"| {name}{' (last epoch)' if isinstance(value, list) else ''} | {last:.6g} |"]
-    lines += ["", "```python", "from gymtrain import Trainer", "", 'trainer = Trainer.load("model.zip")']
+    lines += ["", "## Use", "", "```python", "from gymtrain import Trainer", "", 'trainer = Trainer.load("model.zip")']
     lines += ["trainer.predict(X)         # raw rows in, labels out"]
     if labels["task"] != "regression":
         lines += ["trainer.predict_proba(X)   # columns in the order of trainer.classes_"]
     return "\n".join([*lines, "```", ""])
+
+
+def _data(data: Mapping[str, Any]) -> Iterator[str]:
+    if data:
+        yield from ("", "## Data", "", "| part | rows | SHA-256 of rows and targets |", "| --- | --- | --- |")
+        for part, rows in data.items():
+            yield f"| {part} | {rows['rows']} | {rows['sha256']} |"
+
+
+def _training(spec: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]:
+    steps, training = spec["dataset"].get("preprocessors"), spec["model"].get("training", {})
+    if steps:
+        names = steps if isinstance(steps, str) else ", ".join(str(step["type"]) for step in steps)
+        yield f"- preprocessors: {names}"
+    # A model that fits all by itself takes no more than the seed.
+    for name in ("seed",) if result.get("stop_reason") == "fitted" else _TRAINING:
+        value = training.get(name)
+        if value is not None:
+            yield f"- {name}: {_line(value if isinstance(value, str) else _json(value))}"
+
+
+def _machine(hardware: Mapping[str, Any]) -> Iterator[str]:
+    if hardware:
+        processors = [hardware["cpu"]["brand"], *(gpu["name"] for gpu in hardware["gpu"])]
+        yield f"- machine: {_line(', '.join(str(each) for each in processors if each))}; {hardware['platform']}"
+        versions = {"python": hardware["python"], **hardware["libraries"]}
+        yield f"- versions: {', '.join(f'{name} {version}' for name, version in versions.items())}"
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {name: item for name, item in value.items() if item is not None}
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _line(value: object) -> str:
+    """Text of somebody else's in a line of its own."""
+    return " ".join(str(value).split())

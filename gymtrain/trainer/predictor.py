@@ -33,6 +33,7 @@ class Predictor:
         input_shape: The shape of one row as the model gets it.
         weights: Which weights the model has: `"best"` or `"last"`.
         examples: A few raw rows, for the self-check of a bundle.
+        expected: The scores that these rows gave where the bundle was written; None for what is not out of a bundle.
     """
 
     features: Features
@@ -41,6 +42,7 @@ class Predictor:
     input_shape: tuple[int, ...]
     weights: str
     examples: Frame | Array | None
+    expected: Array | None = None
 
     @property
     def task(self) -> Task:

@@ -17,6 +17,7 @@ from gymtrain.bundle import (
     Bundle,
     Contents,
     Readable,
+    SignedBy,
     State,
     Tensor,
     Verification,
@@ -61,6 +62,7 @@ def save(
     result: Mapping[str, Any],
     *,
     include_source: bool = False,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -71,6 +73,7 @@ def save(
         predictor: What was learned.
         result: What `train()` returned.
         include_source: Whether the source of the user's own classes is put in, for people to read.
+        sign: Makes a signature of the manifest; None for a bundle that is not signed.
 
     Raises:
         SaveError: A component could not be found again by the process that loads the bundle.
@@ -81,7 +84,7 @@ def save(
         raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")
     _check_final_state(experiment, predictor)
     contents = contents_of(spec, predictor, result)
-    write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents)
+    write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents, sign=sign)
 
 
 def _check_final_state(experiment: Experiment, predictor: Predictor) -> None:
@@ -142,7 +145,7 @@ def contents_of(
         schema=schema,
         results=json_safe(dict(result)),
         selfcheck=_selfcheck(predictor),
-        readme=model_card(spec, task, json_safe(dict(result)), None),
+        readme=model_card(spec, task, json_safe(dict(result))),
         which_weights=predictor.weights,
         versions={name: version for name, version in library_versions().items() if name in LIBRARIES},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -176,6 +179,7 @@ def load(
     types: Types = {},
     *,
     sha256: str | None = None,
+    signed_by: SignedBy | None = None,
     verify: Verify = "eager",
 ) -> Loaded:
     """Read a bundle.
@@ -185,6 +189,7 @@ def load(
         trust: Types outside gymtrain that the bundle may name: `"package.module:Class"`.
         types: What stands behind names in the bundle.
         sha256: The digest that the whole file must have.
+        signed_by: The public keys one of which must have signed it; None to take it whoever did, or nobody.
         verify: When the weights are verified, as `gymtrain.bundle.open_bundle` takes it.
 
     Raises:
@@ -192,7 +197,7 @@ def load(
         FileNotFoundError: There is no such file.
     """
     name = name_of(path)
-    with open_bundle(path, sha256=sha256, verify=verify) as bundle:
+    with open_bundle(path, sha256=sha256, signed_by=signed_by, verify=verify) as bundle:
         try:
             experiment = _experiment(bundle, trust, types, name)
             predictor = _predictor(bundle, experiment, trust)
@@ -260,7 +265,10 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
         dtype=parameter_dtype(training.precision),
     )
     examples = _selfcheck_rows(bundle, features)
-    predictor = Predictor(features, pipeline, learner, input_shape, bundle.manifest["weights"], examples)
+    expected = bundle.selfcheck().get("scores")
+    scores = None if expected is None else to_numpy(expected).copy()
+    which = bundle.manifest["weights"]
+    predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores)
     check_preprocessors(predictor, states)
     return predictor
 

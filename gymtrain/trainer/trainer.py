@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from gymtrain.bundle import Readable, Verification, Verify, Writable
+    from gymtrain.bundle import PrivateKey, Readable, SignedBy, Verification, Verify, Writable
     from gymtrain.data.schema import Features
     from gymtrain.trainer.predictor import Predictor
     from gymtrain.training.callbacks import Callback
@@ -316,7 +316,87 @@ class Trainer:
 
         return estimate(predictor, repetitions)
 
-    def save(self, path: Writable, *, include_source: bool = False) -> None:
+    def verify(self) -> dict[str, Any]:
+        """Predict the few rows of the training data that the bundle holds again, and compare with what they gave there.
+
+        Returns:
+            A dict that JSON can hold: `verdict`, which is `"same bits"`, `"within tolerance"` or `"different"`; the
+            number of `rows`; `largest_difference` between two scores, None where one is not finite; `tolerance`, the
+            part of 1 for probabilities, and of the largest number of each output for a regression, by which scores may
+            differ: half of the digits that the model's numbers have, 3.5e-4 for float32; and `changed_labels`, the
+            number of rows of which the label is another, None for a regression.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            InputError: The trainer was trained here, and not loaded; or the bundle holds no rows.
+            BundleError: The rows or the outputs do not fit the model.
+
+        Example:
+            >>> import os, tempfile
+            >>> directory = tempfile.mkdtemp()
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 1}},
+            ...     tracking={"root": directory},
+            ... )
+            >>> result = trainer.train()
+            >>> trainer.save(os.path.join(directory, "iris.zip"))
+            >>> Trainer.load(os.path.join(directory, "iris.zip")).verify()["verdict"]
+            'same bits'
+        """
+        predictor = self._trained("verify")
+        from gymtrain.trainer.replay import replay
+
+        return replay(predictor)
+
+    def reproduce(
+        self,
+        data: Mapping[str, Any] = {},
+        callbacks: Sequence[Callback] = (),
+        *,
+        keep: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Train again from the spec, and say whether the same comes of it, bit for bit.
+
+        The data have to be those of then, which is seen by their SHA-256 before anything is learned. The training has a
+        temporary directory for its root and no trackers; the trainer keeps what it has learned.
+
+        Args:
+            data: Arguments of the dataset that are to be used instead of those in the spec: the arrays or the frame of
+                which a bundle holds no more than the fingerprint, `{"X": X, "y": y}`, or the `path` that a file has
+                now.
+            callbacks: Told of what happens. Those of then, where they change what is learned: no spec holds them.
+            keep: Where the new bundle goes; None for nowhere.
+
+        Returns:
+            A dict that JSON can hold: `same_bits`, whether weights and preprocessors are the same; `learned`, what of
+            these differs, a list of dicts with `name`, `one`, `other`, the `largest` difference and the number of
+            `differing` items; `metrics`, those that differ, with both values; `stop_reason`, then and now; `result`,
+            what `train` returned now, but for `run`.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            SpecError: `data` has an argument that the dataset does not have.
+            DataError: The data are not there, or are not those of then.
+            TrainingError: The training was ended from outside, or it is a checkpoint.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "iris"}},
+            ...     model={"model": {"type": "linear"}, "training": {"epochs": 2}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> result = trainer.train()
+            >>> trainer.reproduce()["same_bits"]
+            True
+        """
+        predictor = self._trained("reproduce")
+        from gymtrain.trainer.reproduction import reproduce
+
+        return reproduce(self._experiment, predictor, self._learned or {}, data, callbacks, keep)
+
+    def save(self, path: Writable, *, include_source: bool = False, sign_with: PrivateKey | None = None) -> None:
         """Write everything that prediction needs into one zip, whole or not at all.
 
         Args:
@@ -325,15 +405,19 @@ class Trainer:
                 bytes, which gets them at its position and is left open.
             include_source: Put in the source of the modules that define classes of yours, for people to read. It is
                 never run: who loads the file needs the classes all the same.
+            sign_with: An Ed25519 private key, so that those who load the file can see that it is yours: the path of a
+                file in PEM or in the form of OpenSSH, its content as bytes, or a key of `cryptography`.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.
+            SpecError: `sign_with` is no such key, or has a password.
             SaveError: A class of yours is defined where no other process finds it, or its source cannot be found; or
                 the address cannot be written to.
-            MissingDependencyError: The package for such an address is not installed.
+            MissingDependencyError: The package for such an address, or for signatures, is not installed.
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
+        from gymtrain.bundle import signer
         from gymtrain.tracking.params import written
         from gymtrain.trainer.saving import save
 
@@ -346,6 +430,7 @@ class Trainer:
             predictor,
             self._learned or {},
             include_source=include_source,
+            sign=None if sign_with is None else signer(sign_with),
         )
 
     def export_to_hub_folder(self, directory: str | Path) -> None:
@@ -377,6 +462,7 @@ class Trainer:
         *,
         types: Mapping[str, Callable[..., Any]] = {},
         sha256: str | None = None,
+        signed_by: SignedBy | None = None,
         verify: Verify = "eager",
         tracking_uri: str | None = None,
     ) -> Trainer:
@@ -395,6 +481,9 @@ class Trainer:
                 registered, or lie elsewhere than when it was written.
             sha256: The SHA-256 that the whole file must have, in hexadecimal; None to take what is there. Give it where
                 the file comes from elsewhere: then nobody on the way can have changed it.
+            signed_by: Ed25519 public keys, one of which must have signed the file: the path of a file in PEM or in the
+                form of OpenSSH, its content as bytes, a key of `cryptography`, or a list of these. The file is then
+                read into memory as a whole. None to take it whoever signed it, or nobody.
             verify: When the weights are checked against their digest; everything else always is, at once. `"eager"`:
                 before this returns. `"lazy"`: in a thread, and whatever needs the weights first waits for it, so that
                 a file of any size opens in milliseconds and no answer comes from damaged weights; but a file object is
@@ -405,10 +494,10 @@ class Trainer:
         Raises:
             FileNotFoundError: There is no such file.
             SpecError: An argument has a value that it cannot have.
-            BundleError: It is no bundle, was changed, or names types that are neither registered, trusted nor given,
-                all of which are listed; or it cannot be had from where it is said to be. With `verify="lazy"`, the
-                methods that need the weights raise it where they are damaged.
-            MissingDependencyError: The package for such an address is not installed.
+            BundleError: It is no bundle, was changed, is not signed by one of the keys, or names types that are neither
+                registered, trusted nor given, all of which are listed; or it cannot be had from where it is said to be.
+                With `verify="lazy"`, the methods that need the weights raise it where they are damaged.
+            MissingDependencyError: The package for such an address, or for signatures, is not installed.
 
         Warns:
             UserWarning: Another great version of torch or numpy wrote it, or, where it holds fitted scikit-learn
@@ -428,8 +517,8 @@ class Trainer:
             raise SpecError([Fault("types", f"got {types!r}; expected classes by name, such as {{'my_net': MyNet}}")])
         if isinstance(path, str | os.PathLike) and is_address(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
-                return cls._of(*load(copy, trust, types, sha256=sha256, verify=verify))
-        return cls._of(*load(path, trust, types, sha256=sha256, verify=verify))
+                return cls._of(*load(copy, trust, types, sha256=sha256, signed_by=signed_by, verify=verify))
+        return cls._of(*load(path, trust, types, sha256=sha256, signed_by=signed_by, verify=verify))
 
     @classmethod
     def _of(

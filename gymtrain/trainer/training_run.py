@@ -89,6 +89,7 @@ class TrainingRun:
         self._fitting: Fitting | None = None
         self._checkpoints: Checkpoints | None = None
         self._tested: dict[str, float] = {}
+        self._data: dict[str, Any] = {}
         self._has_warned = False
 
     def execute(self) -> None:
@@ -200,7 +201,8 @@ class TrainingRun:
         if best.monitor is not None:
             value = self.state.metrics.get(best.monitor, math.nan) if state["is_epoch_end"] else math.nan
             monitored = Monitored(best.monitor, value, best.mode)
-        self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored)
+        facts = {"data": self._data, "hardware_info": self.hardware(), "spec_sha256": self.spec_sha256}
+        self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored, facts)
 
     def _warn_of_no_checkpoints(self) -> None:
         if self._narrow is None and not self._has_warned:  # a rehearsal has none, whatever the spec says
@@ -216,13 +218,9 @@ class TrainingRun:
         contexts = {"train": "training", "val": "validation", "test": "test"}
         for part, context in contexts.items():
             if part in data.inputs:
-                self.report.data(
-                    name,
-                    context,  # type: ignore[arg-type]
-                    data.digest(part),
-                    data.features.to_dict(),
-                    data.profile(part),
-                )
+                digest, profile = data.digest(part), data.profile(part)
+                self._data[part] = {"sha256": digest, **profile}
+                self.report.data(name, context, digest, data.features.to_dict(), profile)  # type: ignore[arg-type]
 
     def _report_summary(self, fitting: Fitting, data: Prepared, seconds: float) -> None:
         best = fitting.best
@@ -247,9 +245,14 @@ class TrainingRun:
         self.report.tag("gymtrain.stop_reason", str(self.state.stop_reason))
         self.report.tag("gymtrain.weights", fitting.weights)
         self.report.machine(self.hardware(), str(fitting.execution.get("device", "cpu")))
-        sizes = {part: len(rows) for part, rows in data.rows.items()}
-        result = {"metrics": fitting.history | self._tested, "best": best.to_dict()}
-        self.report.description(model_card(self.spec, data.task.to_dict(), result, sizes))
+        told = {
+            "metrics": fitting.history | self._tested,
+            "best": best.to_dict(),
+            "stop_reason": self.state.stop_reason,
+            "data": self._data,
+            "hardware_info": self.hardware(),
+        }
+        self.report.description(model_card(self.spec, data.task.to_dict(), told))
 
     def _kept_epoch(self, fitting: Fitting) -> int:
         """Return the epoch whose weights are kept."""
@@ -271,6 +274,7 @@ class TrainingRun:
                 "elapsed": dict(self.state.elapsed),
                 "metrics": {} if fitting is None else fitting.history | self._tested,
                 "best": None if fitting is None else fitting.best.to_dict(),
+                "data": self._data,
                 "execution": {} if fitting is None else fitting.execution,
                 "hardware_info": self.hardware(),
                 "run": self.report.info(),

@@ -454,7 +454,7 @@ def test_inspect_shows_what_a_bundle_is_without_torch(bundle: Path) -> None:
 def test_inspect_prints_json(bundle: Path) -> None:
     content = json.loads(run("inspect", bundle, "--json").stdout)
 
-    assert sorted(content) == ["manifest", "readme", "results", "schema", "spec"]
+    assert sorted(content) == ["manifest", "readme", "results", "schema", "signature", "sources", "spec", "storage"]
 
 
 def test_a_bundle_that_no_trainer_wrote_is_refused_in_words(tmp_path: Path) -> None:

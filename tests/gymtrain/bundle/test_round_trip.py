@@ -56,7 +56,7 @@ def test_inspect_returns_all_but_tensors(tmp_path: Path):
 
     shown = inspect(tmp_path / "model.zip")
 
-    assert shown.keys() == {"manifest", "spec", "schema", "results", "readme", "storage", "sources"}
+    assert shown.keys() == {"manifest", "spec", "schema", "results", "readme", "storage", "sources", "signature"}
     assert shown["storage"] == {"tied": {}}
     assert shown["sources"] == sources
     assert shown["schema"] == contents.schema

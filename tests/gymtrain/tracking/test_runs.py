@@ -59,7 +59,7 @@ def test_mlflow_tells_the_same_of_a_run_as_its_directory(widths: Path) -> None:
         assert here.ended == pytest.approx(there.ended, abs=0.01)
 
 
-def test_a_bundle_tells_of_its_run_all_but_the_data(widths: Path) -> None:
+def test_a_bundle_tells_of_its_run_what_the_directory_does(widths: Path) -> None:
     path = widths / "width 8.zip"
 
     run = bundled_run(path, gymtrain.inspect(path))
@@ -68,7 +68,7 @@ def test_a_bundle_tells_of_its_run_all_but_the_data(widths: Path) -> None:
     assert (run.params, run.environment) == (of_directory.params, of_directory.environment)
     assert {key: of_directory.metrics[key] for key in run.metrics} == run.metrics
     assert run.metrics.keys() >= {"best/val_loss", "test/accuracy", "train/loss"}
-    assert (run.status, run.monitor, run.data) == ("FINISHED", "val/loss", {})
+    assert (run.status, run.monitor, run.data) == ("FINISHED", "val/loss", of_directory.data)
 
 
 def test_what_json_holds_of_a_run_is_strict(widths: Path) -> None:

@@ -1,0 +1,36 @@
+"""Signs a bundle that is there already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+
+from gymtrain.bundle.atomic import atomic_write
+from gymtrain.bundle.format import SIGNATURE
+from gymtrain.bundle.reader import open_bundle
+from gymtrain.bundle.signing import PrivateKey, Signature, parse, signer, write_signature
+
+
+def sign(path: str | os.PathLike[str], key: PrivateKey, password: bytes | None = None) -> Signature:
+    """Sign a bundle, or sign it anew, in place, once all of it has been verified; its other members stay as they are.
+
+    Args:
+        path: The bundle.
+        key: As `signer` takes it.
+        password: Of the key, where it has one.
+
+    Raises:
+        BundleError: The file is no bundle, or was damaged.
+        SpecError: It is no Ed25519 private key, or the password is not its own.
+        MissingDependencyError: `cryptography` is not installed.
+        OSError: The file cannot be read or written; what was there still is.
+    """
+    signature_of = signer(key, password)
+    with open_bundle(path) as bundle:
+        signature = signature_of(bundle.manifest_bytes)
+    with open(path, "rb") as source, atomic_write(path) as file:
+        shutil.copyfileobj(source, file)
+        with zipfile.ZipFile(file, "a") as archive:
+            write_signature(archive, signature)
+    return parse(signature, SIGNATURE)
