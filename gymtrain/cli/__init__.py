@@ -276,7 +276,7 @@ def predict(
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
-    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, verify="lazy")
+    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256)
     predictions = Predictions(
         trainer, rows, labels=read_bundle(bundle)["schema"]["labels"], id_column=id_column, proba=proba
     )

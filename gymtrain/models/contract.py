@@ -149,8 +149,8 @@ class LibraryLearner(Learner):
         width = len(self.task.classes) if self.task.has_probabilities else self.task.output_size
         if scores.shape != (len(X), width):
             raise TaskError(
-                f"{type(self.model).__name__} predicted an array of shape {scores.shape}; a {self.task.name} task "
-                f"needs ({len(X)}, {width})"
+                f"{type(self.model).__name__} predicted an array of shape {scores.shape} for {len(X)} rows; a "
+                f"{self.task.name} task needs ({len(X)}, {width})"
             )
         return scores.astype(np.float32, copy=False)
 

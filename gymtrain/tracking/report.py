@@ -77,7 +77,6 @@ class Report:
             raise TrainingError(f"tracking.trackers: {error}") from error
         self._spec = spec
         self._sha256 = sha256
-        self._epoch_of_steps = 0
 
     def __enter__(self) -> Report:
         """Begin the run, or go on with it; the trackers start in threads of their own.
@@ -153,18 +152,17 @@ class Report:
         """Report the metrics of an epoch, counted from 1."""
         self._metrics(metrics, step=epoch)
 
-    def steps(self, points: Sequence[tuple[int, int, float, float]]) -> None:
+    def steps(self, points: Sequence[tuple[int, int | None, float, float]]) -> None:
         """Report losses of single steps: (step, epoch, loss, unix time).
 
-        The epoch is reported at the first of its steps alone: beside each loss it would double what is delivered.
+        The epoch is there at the first of its steps alone: beside each loss it would double what is delivered.
         """
         if not self._options.log_model_metrics:
             return
         batch: list[Metric] = []
         for step, epoch, loss, when in points:
             batch.append(Metric("batch/loss", loss, step, when))
-            if epoch != self._epoch_of_steps:
-                self._epoch_of_steps = epoch
+            if epoch is not None:
                 batch.append(Metric("batch/epoch", epoch, step, when))
         self._recorder.log_metric_points(batch)
 

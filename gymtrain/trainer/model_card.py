@@ -45,7 +45,7 @@ def model_card(spec: Mapping[str, Any], labels: Mapping[str, Any], result: Mappi
 def _data(data: Mapping[str, Any]) -> Iterator[str]:
     if data:
         yield from ("", "## Data", "", "| part | rows | SHA-256 of rows and targets |", "| --- | --- | --- |")
-        for part, rows in data.items():
+        for part, rows in sorted(data.items()):
             yield f"| {part} | {rows['rows']} | {rows['sha256']} |"
 
 

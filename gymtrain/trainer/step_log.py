@@ -26,13 +26,14 @@ class StepLog:
     def __init__(self, every: int, report: Report) -> None:
         self._every, self._report = every, report
         self._losses: list[torch.Tensor] = []
-        self._when: list[tuple[int, int, float]] = []
+        self._when: list[tuple[int, int | None, float]] = []
 
-    def add(self, event: StepEnd) -> None:
-        """Take in a step."""
+    def add(self, event: StepEnd, steps_in_epoch: int) -> None:
+        """Take in a step, and how many its epoch has had with it, those before a resume too."""
         if self._every and event.step % self._every == 0:
+            is_first = steps_in_epoch <= self._every
             self._losses.append(event.loss.detach())
-            self._when.append((event.step, event.epoch, time.time()))
+            self._when.append((event.step, event.epoch if is_first else None, time.time()))
         if self._when and time.time() - self._when[0][2] >= self.SECONDS_BETWEEN_FETCHES:
             self.flush()
 

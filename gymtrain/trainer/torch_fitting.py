@@ -216,7 +216,7 @@ class TorchFitting(Fitting):
                 state.step = event.step
                 if isinstance(event, StepEnd):
                     state.loss = event.loss
-                    self._steps.add(event)
+                    self._steps.add(event, position.steps_in_epoch)
                     state.data_seconds = self._batches.seconds
                     self._callbacks.call("on_step_end")
                     if values.by_step and event.step < state.num_steps:

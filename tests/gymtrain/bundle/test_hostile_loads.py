@@ -177,7 +177,7 @@ def test_a_text_that_terminals_obey_is_shown_as_it_is(trained: dict[str, bytes],
         ("schema.json", ("features", "columns", 0, "name"), EVIL),
         ("schema.json", ("features", "left_out"), [EVIL]),
         ("results.json", ("metrics",), {f"train/{EVIL}": [1.0], f"val/{EVIL}": [EVIL]}),
-        ("results.json", ("elapsed", EVIL), 1.0),
+        ("results.json", ("elapsed",), {EVIL: 1.0}),
         ("spec.json", ("model", "model", "type"), EVIL),
         ("spec.json", ("model", "training", EVIL), EVIL),
     ):

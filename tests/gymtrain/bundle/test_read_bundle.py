@@ -34,9 +34,9 @@ def test_it_reads_what_gymtrain_reads(example: ModuleType, path: Path):
     members = example.read_bundle(path)
 
     shown = inspect(path)
-    assert {name: members[f"{name}.json"] for name in ("manifest", "spec", "schema", "results")} | {
-        "readme": members["README.md"].decode()
-    } == shown
+    parts = {name: members[f"{name}.json"] for name in ("manifest", "spec", "schema", "results")}
+    assert parts == {name: shown[name] for name in parts}
+    assert members["README.md"].decode() == shown["readme"]
     with open_bundle(path) as bundle:
         for name, tensors in {
             "weights.safetensors": bundle.weights() or {},
