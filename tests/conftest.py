@@ -14,7 +14,7 @@ from gymtrain import Trainer
 from gymtrain.registry import find
 
 # Whoever looks for doctests would import them under a second name, and what they register would be of that one.
-collect_ignore_glob = ["[!t]*.py", "trained_bundles.py"]
+collect_ignore = [path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")]
 
 # No test may fail because the machine is slow, and a failure has to come again: the examples are the same each time.
 settings.register_profile("gymtrain", deadline=None, derandomize=True)
