@@ -30,7 +30,7 @@ from gymtrain_trackers import (
     TrackerError,
     TrackingWarning,
     load,
-    run_in,
+    recorded_run,
 )
 from gymtrain_trackers.files import replace
 
@@ -340,7 +340,7 @@ def _group(experiment: Experiment) -> tuple[str, bool]:
 def _found(directory: Path, new: Run, run_name: str | None) -> Run | None:
     """Return the run in a directory; None if it is no run, or not of the root, experiment and name of a new one."""
     try:
-        run = run_in(directory)
+        run = recorded_run(directory)
     except TrackerError:
         return None
     is_same = run.root.resolve() == new.root.resolve() and run.experiment == new.experiment

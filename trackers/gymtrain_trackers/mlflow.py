@@ -163,6 +163,11 @@ class MLflowTracker(Tracker):
         }
         return where | self._surroundings.arguments(run, store)
 
+    def stays_beside(self, run: Run) -> bool:
+        uri = resolve(self._given_uri, None, run.root).tracking_uri
+        usual = checked_uri(os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI")
+        return self._given_location is None and uri in (usual, resolve(None, None, run.root).tracking_uri)
+
     def is_temporary(self, error: Exception) -> bool:
         return may_pass(status_of(error)) or super().is_temporary(error)
 
