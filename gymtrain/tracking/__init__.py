@@ -17,6 +17,7 @@ from gymtrain.tracking.runs import (
     runs_of,
 )
 from gymtrain.tracking.stores import Stores, stores_of
+from gymtrain_trackers.addresses import without_password
 
 __all__ = [
     "Data",
@@ -38,4 +39,5 @@ __all__ = [
     "runs_in",
     "runs_of",
     "stores_of",
+    "without_password",
 ]

@@ -240,7 +240,7 @@ def runs_of(uri: str) -> list[RunSummary]:
         found = _all_pages(client.search_runs, list(experiments)) if experiments else []
     except Exception as error:  # of MLflow, SQLAlchemy, requests …
         reason = str(error).partition("\n")[0]
-        raise StoreError(f"{without_password(uri)}: {reason}") from error
+        raise StoreError(without_password(f"{uri}: {reason}")) from error
     return _newest_first(_run_of_mlflow(each, experiments[each.info.experiment_id]) for each in found)
 
 
@@ -263,6 +263,7 @@ def find_run(name: str, runs: Sequence[RunSummary], store: str) -> RunSummary:
         Traceback (most recent call last):
         gymtrain.errors.StoreError: there is no run 'narow' in runs; did you mean 'narrow'?
     """
+    store = without_password(store)
     named = [run for run in runs if name == run.name or (run.directory is not None and name == run.directory.name)]
     begun = [run for run in runs if name and any((each or "").startswith(name) for each in (run.id, run.mlflow_id))]
     found = named or begun

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .addresses import without_password
-from .errors import RejectedError, TrackerError
+from .addresses import is_masked, without_password
+from .errors import ArgumentError, RejectedError, TrackerError
 from .images import encode_png
 from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
 from .mlflow_http import watch_uploads
@@ -72,7 +72,7 @@ class MLflowTracker(Tracker):
             `MLFLOW_EXPERIMENT_ID` where nobody has named an experiment, "" none.
 
     Raises:
-        ArgumentError: the URI names a directory, which MLflow refuses.
+        ArgumentError: the URI names a directory, which MLflow refuses, or lacks its password.
 
     Example:
         >>> tracker = MLflowTracker("sqlite:////tmp/runs/mlflow.db")
@@ -97,6 +97,8 @@ class MLflowTracker(Tracker):
         )
         if artifact_location is not None and "://" not in artifact_location:
             artifact_location = str(Path(artifact_location).absolute())
+        if artifact_location is not None and is_masked(artifact_location):
+            raise ArgumentError(f"mlflow artifact_location: {artifact_location!r} lacks its password; give all of it")
         self._given_location = artifact_location
         self.wants = frozenset[Wanted]({"models"} if log_model else ())
         self._surroundings = Surroundings.here(run_id, parent_run_id, experiment_id)
@@ -158,7 +160,7 @@ class MLflowTracker(Tracker):
         store = resolve(self._given_uri, self._given_location, run.root)
         where: dict[str, JSON] = {
             "tracking_uri": without_password(store.tracking_uri),
-            "artifact_location": self._given_location,
+            "artifact_location": None if self._given_location is None else without_password(self._given_location),
             "log_model": bool(self.wants),
         }
         return where | self._surroundings.arguments(run, store)
@@ -272,7 +274,7 @@ class MLflowTracker(Tracker):
             "run_id": self._run_id,
             "experiment_id": found.info.experiment_id,
             "tracking_uri": without_password(store.tracking_uri),
-            "artifact_uri": found.info.artifact_uri,
+            "artifact_uri": without_password(found.info.artifact_uri),
             "ui": ui_command(store.tracking_uri, found.info.experiment_id, self._run_id),
         }
 
