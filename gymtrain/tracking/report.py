@@ -47,6 +47,8 @@ class Report:
         spec: The same, written out.
         sha256: What names it.
         earlier: The directory of a run that this may go on with.
+        is_aside: Whether it only tries something: it takes over no run of MLflow that the user has named for the
+            training, and is shown below it.
 
     Attributes:
         run: The run: the earlier one, if it is of the same root, experiment and name, or one of its own.
@@ -56,7 +58,15 @@ class Report:
         TrainingError: A tracker refuses its arguments.
     """
 
-    def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str, earlier: Path | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        spec: dict[str, Any],
+        sha256: str,
+        earlier: Path | None = None,
+        *,
+        is_aside: bool = False,
+    ) -> None:
         tracking = experiment.tracking
         name = tracking.run_name or f"{_short(experiment.model.model.type)}-{sha256[:6]}"
         group, is_default = _group(experiment)
@@ -69,7 +79,10 @@ class Report:
         self._names = [component.type for component in tracking.trackers]
         self._system: SystemMetrics | None = None
         try:
-            trackers = [load(component.target, **component.arguments) for component in tracking.trackers]
+            trackers = [
+                load(each.target, **(_aside(each.arguments) if is_aside and each.type == "mlflow" else each.arguments))
+                for each in tracking.trackers
+            ]
             self._recorder = Recorder(trackers, self.run, tracking.on_error)
         except TrackerError as error:
             raise TrainingError(f"tracking.trackers: {error}") from error
@@ -335,6 +348,14 @@ def _group(experiment: Experiment) -> tuple[str, bool]:
     shows_in_mlflow = any(component.type == "mlflow" for component in tracking.trackers)
     named = tracking.experiment or (shows_in_mlflow and os.environ.get("MLFLOW_EXPERIMENT_NAME"))
     return named or _short(experiment.dataset.dataset.type), not named
+
+
+def _aside(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the MLflow tracker with the run to go on with as the one to be below."""
+    given = arguments.get("run_id")
+    taken = os.environ.get("MLFLOW_RUN_ID", "") if given is None else given
+    parent = arguments.get("parent_run_id")
+    return {**arguments, "run_id": "", "parent_run_id": (taken or None) if parent is None else parent}
 
 
 def _found(directory: Path, new: Run, run_name: str | None) -> Run | None:

@@ -120,7 +120,6 @@ class MLflowTracker(Tracker):
         self._client = open_store(store)
         place = self._surroundings.place(self._client, run, store)
         if place.existing is not None:
-            self._client.set_tag(place.existing.info.run_id, RUN_TAG, run.id)
             self._client.update_run(place.existing.info.run_id, status="RUNNING")
         found = place.existing or self._found(place.experiment_id, run) or self._created(place, run)
         self._attach(store, found)

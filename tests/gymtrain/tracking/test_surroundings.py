@@ -45,6 +45,20 @@ def test_trainings_within_a_run_of_the_users_are_its_children_and_it_stays_their
 
 
 @pytest.mark.slow
+def test_the_run_that_the_environment_names_is_for_the_training_and_not_for_find_lr(tiny, mlflow, monkeypatch):
+    client = mlflow.MlflowClient()
+    project = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", project)
+    trainer = tiny(tracking=TRACKERS)
+
+    tried = trainer.find_lr(steps=10)["run"]["run_id"]
+    trained = trainer.train()["run"]["run_id"]
+
+    assert tried != trained == project
+    assert client.get_run(tried).data.tags["mlflow.parentRunId"] == project
+
+
+@pytest.mark.slow
 def test_autologging_opens_no_runs_for_what_is_fitted_and_works_afterwards(tiny, mlflow):
     from sklearn.linear_model import LogisticRegression
 
