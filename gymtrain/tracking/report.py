@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from gymtrain.errors import TrainingError
 from gymtrain.specs import Experiment
+from gymtrain.tracking.better import DIRECTION_TAGS, MODE_TAG, MONITOR_TAG, Mode
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.tracking.provenance import checkout, requirements
 from gymtrain.tracking.system import SystemMetrics
@@ -186,6 +187,21 @@ class Report:
             self._recorder.log_metric_points(
                 [Metric(f"batch/{name}", value, step, now) for name, value, step in points]
             )
+
+    def directions(self, monitor: str | None, mode: Mode, directions: Mapping[str, Mode]) -> None:
+        """Report which metric decides, and of which metrics less or more is better.
+
+        Args:
+            monitor: The metric by which the best epoch is chosen, such as `val/loss`; None for none.
+            mode: Whether it is to be small or large.
+            directions: By name, such as `loss`, whatever the part.
+        """
+        named: dict[str, Any] = {
+            tag: [name for name, each in directions.items() if each == mode] for mode, tag in DIRECTION_TAGS.items()
+        }
+        if monitor is not None:
+            named |= {MONITOR_TAG: monitor, MODE_TAG: mode}
+        self._recorder.log_tags(named)
 
     def summary(self, metrics: Mapping[str, float], *, epoch: int, again: bool) -> None:
         """Report values that belong to the run as a whole, at the epoch whose weights are kept.
