@@ -36,7 +36,7 @@ def runs(
     """Show the runs of a store, the newest first."""
     from gymtrain.cli.selection import STATUSES, check_keys, in_experiment, matching, ordered
     from gymtrain.errors import did_you_mean
-    from gymtrain.tracking import read_runs
+    from gymtrain.tracking import read_runs, without_password
 
     if status is not None and status.upper() not in STATUSES:
         hint = did_you_mean(status, STATUSES)
@@ -44,7 +44,7 @@ def runs(
     found = read_runs(store)
     keys = None if columns is None else [key.strip() for key in columns.split(",") if key.strip()]
     if not found:
-        typer.echo("[]" if as_json else f"There are no runs in {store}.")
+        typer.echo("[]" if as_json else f"There are no runs in {without_password(store)}.")
         return
     check_keys(keys or [], found)
     if experiment is not None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from gymtrain.errors import StoreError, did_you_mean, some
-from gymtrain.tracking import RunSummary, better
+from gymtrain.tracking import RunSummary, better, metric_name
 
 Value = float | str | None
 
@@ -24,6 +24,8 @@ STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED", "DIED", "DAMAGED")
 
 # The newest and the longest are what one looks for.
 _DESCENDING = {"started", "ended", "epochs"}
+# Whose metrics a run says the direction of.
+_PARTS = ("train/", "val/", "test/", "best/")
 
 
 def value_of(run: RunSummary, key: str) -> Value:
@@ -89,11 +91,13 @@ def ordered(runs: Sequence[RunSummary], key: str, ascending: bool | None) -> lis
 
 
 def mode_of(key: str, runs: Iterable[RunSummary]) -> str | None:
-    """Return `"min"` for a metric that is to be small, else `"max"`, as a run that chose by it says, or its name."""
+    """Return `"min"` for a metric that is to be small, else `"max"`: as a run says, or where none does its name."""
+    runs, name = list(runs), metric_name(key)
     for run in runs:
         if run.mode is not None and key in (run.monitor, best_key(run)):
             return run.mode
-    return better(key)
+    told = (run.directions[name] for run in runs if key.startswith(_PARTS) and name in run.directions)
+    return next(told, None) or better(key)
 
 
 def best_key(run: RunSummary) -> str | None:

@@ -96,7 +96,9 @@ def _wait(servers: Sequence[Server], ending: Ending, open_browser: bool) -> None
 
 
 def _tell(name: str, url: str, open_browser: bool) -> None:
-    typer.echo(f"{name:<12} {printable(url)}")
+    from gymtrain.tracking import without_password
+
+    typer.echo(f"{name:<12} {printable(without_password(url))}")
     sys.stdout.flush()
     if open_browser and url.isprintable():  # an address may be from a journal
         webbrowser.open(url)

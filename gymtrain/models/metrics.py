@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchmetrics  # noqa: F401  (takes seconds: here, so that they do not count as fitting)
@@ -55,6 +55,12 @@ class Metrics:
     def higher_is_better(self, name: str) -> bool:
         """Tell whether a larger value is a better one; the loss is the one name that is no metric."""
         return name in self._metrics and bool(self._metrics[name].higher_is_better)
+
+    @property
+    def directions(self) -> dict[str, Literal["min", "max"]]:
+        """Whether less or more is better, by name, the loss among them; without those of which nobody knows it."""
+        known = {name: metric.higher_is_better for name, metric in self._metrics.items()}
+        return {"loss": "min", **{name: "max" if up else "min" for name, up in known.items() if up is not None}}
 
     @property
     def names(self) -> list[str]:

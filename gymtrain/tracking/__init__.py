@@ -1,7 +1,7 @@
 """Turns what training reports into calls of `gymtrain_trackers`, and reads runs; the only room that imports it."""
 
 from gymtrain.tracking.autologging import no_autologging
-from gymtrain.tracking.better import better
+from gymtrain.tracking.better import better, metric_name
 from gymtrain.tracking.fetching import fetched, is_address
 from gymtrain.tracking.recovery import Delivered, deliver, deliver_all
 from gymtrain.tracking.report import Report
@@ -17,6 +17,7 @@ from gymtrain.tracking.runs import (
     runs_of,
 )
 from gymtrain.tracking.stores import Stores, stores_of
+from gymtrain_trackers.addresses import without_password
 
 __all__ = [
     "Data",
@@ -32,10 +33,12 @@ __all__ = [
     "find_run",
     "is_address",
     "is_uri",
+    "metric_name",
     "no_autologging",
     "read_runs",
     "run_in",
     "runs_in",
     "runs_of",
     "stores_of",
+    "without_password",
 ]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from gymtrain.errors import TrainingError
 from gymtrain.specs import Experiment
+from gymtrain.tracking.better import DIRECTION_TAGS, MODE_TAG, MONITOR_TAG, Mode
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.tracking.provenance import checkout, requirements
 from gymtrain.tracking.system import SystemMetrics
@@ -30,7 +31,7 @@ from gymtrain_trackers import (
     TrackerError,
     TrackingWarning,
     load,
-    run_in,
+    recorded_run,
 )
 from gymtrain_trackers.files import replace
 
@@ -49,6 +50,8 @@ class Report:
         spec: The same, written out.
         sha256: What names it.
         earlier: The directory of a run that this may go on with.
+        is_aside: Whether it only tries something: it takes over no run of MLflow that the user has named for the
+            training, and is shown below it.
 
     Attributes:
         run: The run: the earlier one, if it is of the same root, experiment and name, or one of its own.
@@ -58,7 +61,15 @@ class Report:
         TrainingError: A tracker refuses its arguments.
     """
 
-    def __init__(self, experiment: Experiment, spec: dict[str, Any], sha256: str, earlier: Path | None = None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        spec: dict[str, Any],
+        sha256: str,
+        earlier: Path | None = None,
+        *,
+        is_aside: bool = False,
+    ) -> None:
         tracking = experiment.tracking
         name = tracking.run_name or f"{_short(experiment.model.model.type)}-{sha256[:6]}"
         group, is_default = _group(experiment)
@@ -71,7 +82,10 @@ class Report:
         self._names = [component.type for component in tracking.trackers]
         self._system: SystemMetrics | None = None
         try:
-            trackers = [load(component.target, **component.arguments) for component in tracking.trackers]
+            trackers = [
+                load(each.target, **(_aside(each.arguments) if is_aside and each.type == "mlflow" else each.arguments))
+                for each in tracking.trackers
+            ]
             self._recorder = Recorder(trackers, self.run, tracking.on_error)
         except TrackerError as error:
             raise TrainingError(f"tracking.trackers: {error}") from error
@@ -173,6 +187,21 @@ class Report:
             self._recorder.log_metric_points(
                 [Metric(f"batch/{name}", value, step, now) for name, value, step in points]
             )
+
+    def directions(self, monitor: str | None, mode: Mode, directions: Mapping[str, Mode]) -> None:
+        """Report which metric decides, and of which metrics less or more is better.
+
+        Args:
+            monitor: The metric by which the best epoch is chosen, such as `val/loss`; None for none.
+            mode: Whether it is to be small or large.
+            directions: By name, such as `loss`, whatever the part.
+        """
+        named: dict[str, Any] = {
+            tag: [name for name, each in directions.items() if each == mode] for mode, tag in DIRECTION_TAGS.items()
+        }
+        if monitor is not None:
+            named |= {MONITOR_TAG: monitor, MODE_TAG: mode}
+        self._recorder.log_tags(named)
 
     def summary(self, metrics: Mapping[str, float], *, epoch: int, again: bool) -> None:
         """Report values that belong to the run as a whole, at the epoch whose weights are kept.
@@ -337,10 +366,18 @@ def _group(experiment: Experiment) -> tuple[str, bool]:
     return named or _short(experiment.dataset.dataset.type), not named
 
 
+def _aside(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the MLflow tracker with the run to go on with as the one to be below."""
+    given = arguments.get("run_id")
+    taken = os.environ.get("MLFLOW_RUN_ID", "") if given is None else given
+    parent = arguments.get("parent_run_id")
+    return {**arguments, "run_id": "", "parent_run_id": (taken or None) if parent is None else parent}
+
+
 def _found(directory: Path, new: Run, run_name: str | None) -> Run | None:
     """Return the run in a directory; None if it is no run, or not of the root, experiment and name of a new one."""
     try:
-        run = run_in(directory)
+        run = recorded_run(directory)
     except TrackerError:
         return None
     is_same = run.root.resolve() == new.root.resolve() and run.experiment == new.experiment

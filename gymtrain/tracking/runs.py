@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gymtrain.errors import StoreError, did_you_mean, some
-from gymtrain.tracking.better import Mode
+from gymtrain.tracking.better import MODE_TAG, MONITOR_TAG, Mode, directions_of
 from gymtrain.tracking.params import model_params, training_params
 from gymtrain.tracking.report import DIGEST_DIGITS
 from gymtrain_trackers import TrackerError, read_record
@@ -67,6 +67,7 @@ class RunSummary:
         epochs: How many epochs were trained.
         monitor: The metric by which the best epoch was chosen, such as `val/loss`.
         mode: Whether that is to be small or large.
+        directions: The same for each metric of which the run says it, by its name without a part.
         mlflow_id: The id in MLflow.
     """
 
@@ -85,6 +86,7 @@ class RunSummary:
     epochs: int | None = None
     monitor: str | None = None
     mode: Mode | None = None
+    directions: Mapping[str, Mode] = field(default_factory=dict, repr=False)
     mlflow_id: str | None = None
 
     @property
@@ -185,7 +187,8 @@ def run_in(directory: Path) -> RunSummary:
         environment=_environment(tags, result),
         epochs=_epochs({key: point.step for key, point in record.metrics.items()}, result),
         mlflow_id=_dict(stored).get("run_id"),
-        **_monitored(result, record.params.get("training/monitor")),
+        directions=directions_of(tags),
+        **_monitored(result, tags, record.params.get("training/monitor")),
     )
 
 
@@ -216,7 +219,7 @@ def bundled_run(path: Path, content: Mapping[str, Any]) -> RunSummary:
         data=_bundled_data(str(spec["dataset"]["dataset"].get("type")), _dict(result.get("data"))),
         environment={**content["manifest"]["versions"], **_environment({}, result)},
         epochs=_epochs({}, result),
-        **_monitored(result, params.get("training/monitor")),
+        **_monitored(result, {}, params.get("training/monitor")),
     )
 
 
@@ -242,7 +245,7 @@ def runs_of(uri: str) -> list[RunSummary]:
         found = _all_pages(client.search_runs, list(experiments)) if experiments else []
     except Exception as error:  # of MLflow, SQLAlchemy, requests …
         reason = str(error).partition("\n")[0]
-        raise StoreError(f"{without_password(uri)}: {reason}") from error
+        raise StoreError(without_password(f"{uri}: {reason}")) from error
     return _newest_first(_run_of_mlflow(each, experiments[each.info.experiment_id]) for each in found)
 
 
@@ -265,6 +268,7 @@ def find_run(name: str, runs: Sequence[RunSummary], store: str) -> RunSummary:
         Traceback (most recent call last):
         gymtrain.errors.StoreError: there is no run 'narow' in runs; did you mean 'narrow'?
     """
+    store = without_password(store)
     named = [run for run in runs if name == run.name or (run.directory is not None and name == run.directory.name)]
     begun = [run for run in runs if name and any((each or "").startswith(name) for each in (run.id, run.mlflow_id))]
     found = named or begun
@@ -299,7 +303,8 @@ def _run_of_mlflow(found: Any, experiment: str) -> RunSummary:
         environment=_environment(tags, {}),
         epochs=_epochs({point.key: point.step for point in found.data.to_proto().metrics}, {}),
         mlflow_id=info.run_id,
-        **_monitored({}, params.get("training/monitor")),
+        directions=directions_of(tags),
+        **_monitored({}, tags, params.get("training/monitor")),
     )
 
 
@@ -368,8 +373,8 @@ def _environment(tags: Mapping[str, str], result: Mapping[str, Any]) -> dict[str
     return told
 
 
-def _monitored(result: Mapping[str, Any], asked: Any) -> dict[str, Any]:
-    best = _dict(result.get("best"))
+def _monitored(result: Mapping[str, Any], tags: Mapping[str, str], asked: Any) -> dict[str, Any]:
+    best = _dict(result.get("best")) or {"metric": tags.get(MONITOR_TAG), "mode": tags.get(MODE_TAG)}
     monitor, mode = best.get("metric"), best.get("mode")
     if not isinstance(monitor, str) or mode not in ("min", "max"):
         usual = asked is None or asked in ("auto", "null")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from gymtrain.errors import StoreError
 from gymtrain.tracking.runs import is_uri
 from gymtrain_trackers import Record, TrackerError, read_record
+from gymtrain_trackers.addresses import without_password
 from gymtrain_trackers.mlflow_store import checked_uri, sqlite_path, with_password
 
 
@@ -60,7 +61,7 @@ def _of_uri(uri: str) -> Stores:
     if found.database is None:
         return found
     if not found.database.is_file():
-        raise StoreError(f"{uri}: there is no database {str(found.database)!r}")
+        raise StoreError(f"{without_password(uri)}: there is no database {str(found.database)!r}")
     return Stores(found.tracking_uri, _existing(found.database.parent / "tensorboard"))
 
 

@@ -210,8 +210,29 @@ def _with_run(found: Resumed | None) -> Resumed | None:
     if found is None or found.path.parent.name != "checkpoints":
         return found
     own = found.path.absolute()
-    newer = (path for path in own.parent.glob("epoch-*.zip") if path.stem > own.stem)
-    return found if any(map(_is_whole, newer)) else found._replace(run_directory=own.parent.parent)
+    return found if any(map(_is_whole, _newer(own))) else found._replace(run_directory=own.parent.parent)
+
+
+def still_newest(chosen: Resumed, spec: dict[str, Any]) -> Resumed:
+    """Return the newest checkpoint of a run that is locked by now; one may have been written since the choice.
+
+    Args:
+        chosen: The one that was the newest before.
+        spec: The spec of the training that is to go on.
+
+    Raises:
+        TrainingError: It is of another training.
+    """
+    found = next(_readable(_newer(chosen.path.absolute()), spec), None)
+    if found is None:
+        return chosen
+    warnings.warn(f"resume: {found.path} was written while {chosen.path} was read; it is gone on with", stacklevel=2)
+    return found._replace(run_directory=chosen.run_directory)
+
+
+def _newer(path: Path) -> Iterator[Path]:
+    """Yield the checkpoints of the same run that are further than one of them."""
+    return (each for each in path.parent.glob("epoch-*.zip") if each.stem > path.stem)
 
 
 def _is_whole(path: Path) -> bool:

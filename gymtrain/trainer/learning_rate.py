@@ -110,7 +110,7 @@ def find_lr(experiment: Experiment, minimum: float, maximum: float, steps: int) 
     curve = LossCurve(minimum, maximum, steps)
     experiment = _range_test(experiment, minimum, curve.multiplier, steps)
     spec = experiment.to_dict()
-    report, interruption = Report(experiment, written(spec), spec_sha256(spec)), Interruption()
+    report, interruption = Report(experiment, written(spec), spec_sha256(spec), is_aside=True), Interruption()
     with interruption.handled(), no_autologging():
         data = _prepared(experiment)
         learner = make_learner(experiment, data)

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from gymtrain.models.contract import LibraryLearner
+from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import seeded
 from gymtrain.specs import Training
 from gymtrain.trainer.fitting import Fitting, class_weight_of, named
@@ -30,6 +31,7 @@ class LibraryFitting(Fitting):
         weights = class_weight_of(training, data)
         # Made before the fit, which may take hours: a metric that does not fit the task is refused here.
         evaluations = {part: self._evaluation(part) for part in ("train", "val")}
+        self._report.directions(None, "min", Metrics(training.metrics, self.learner.task).directions)
         state.num_epochs, state.epoch = 1, 1
         self._callbacks.call("on_epoch_begin")
         self.learner.fit(data.inputs["train"], data.codes("train"), data.weights.get("train"), weights)

@@ -154,7 +154,7 @@ class TorchFitting(Fitting):
         """Make what looks at metrics, of which those of the train part are known."""
         training, learner = self.training, self.learner
         self._evaluate = self._evaluation("val", self._interruption.check)
-        metrics = self._evaluate.metrics if self._evaluate else Metrics([], learner.task)
+        metrics = self._evaluate.metrics if self._evaluate else Metrics(training.metrics, learner.task)
         if self._evaluate is not None:
             known = known + [f"val/{name}" for name in rehearse_evaluation(learner, self._evaluate)]
         test = self._evaluation("test") if isinstance(learner.module, TorchModel) else None
@@ -166,6 +166,7 @@ class TorchFitting(Fitting):
         monitor = self.best.monitor or usual or "train/loss"
         self._values.watch(monitor, known, lambda name: metrics.higher_is_better(name.partition("/")[2]))
         self._stopping = early_stopping(training, monitor, metrics, known)
+        self._report.directions(self.best.monitor, self.best.mode, metrics.directions)
 
     def _scheduled(self, optimizers: dict[str, torch.optim.Optimizer]) -> ScheduledValues:
         training, state = self.training, self._state

@@ -24,7 +24,7 @@ from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Experiment, spec_sha256
 from gymtrain.tracking import Report, no_autologging
 from gymtrain.tracking.params import written
-from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find
+from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find, still_newest
 from gymtrain.trainer.drawing import write_graph
 from gymtrain.trainer.estimation import latency_ms
 from gymtrain.trainer.fitting import Fitting, make_learner
@@ -99,6 +99,8 @@ class TrainingRun:
         try:
             with self.interruption.handled(), self.report, no_autologging():
                 try:
+                    if self.resumed is not None and self.report.goes_on:
+                        self.resumed = still_newest(self.resumed, self.spec)
                     self.report.spec()
                     self.callbacks.call("on_train_begin")
                     self._execute_stages(began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -36,7 +36,8 @@ class BestWeights:
         if monitor is not None:
             check_known(monitor, known, "model.training.monitor")
         self.monitor = monitor
-        self.mode = "max" if monitor is not None and higher_is_better(monitor.partition("/")[2]) else "min"
+        is_upward = monitor is not None and higher_is_better(monitor.partition("/")[2])
+        self.mode: Literal["min", "max"] = "max" if is_upward else "min"
         self._has_improved = has_improved
         self.epoch: int | None = None
         self.value = 0.0

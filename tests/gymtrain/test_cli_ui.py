@@ -21,7 +21,7 @@ from gymtrain import StoreError, Trainer
 from gymtrain.cli import app
 from gymtrain.tracking import Stores, stores_of
 from gymtrain_trackers import Recorder, Run, load
-from gymtrain_trackers.entries import start_entry
+from gymtrain_trackers.starts import start_entry
 from gymtrain_trackers.syncing import recipes
 
 SECONDS = 120.0

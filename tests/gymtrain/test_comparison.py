@@ -77,6 +77,17 @@ def test_the_better_metric_is_told_by_its_name_or_by_the_run_that_chose_by_it() 
     assert differences((0.5, 0.75, None)) == [0.0, 0.25, None]
 
 
+def test_what_a_run_says_of_its_metrics_counts_more_than_their_names() -> None:
+    directions = {"loss": "min", "accuracy_of_a_lie": "min", "gain": "max"}
+    runs = [RunSummary("", "old", "", "FINISHED"), RunSummary("", "new", "", "FINISHED", directions=directions)]
+
+    for key in ("val/gain", "best/val_gain", "test/gain"):
+        assert best_of(key, (0.5, 0.25), runs) == [0]
+    assert best_of("train/accuracy_of_a_lie", (0.5, 0.25), runs) == [1]
+    assert best_of("perf/gain", (0.5, 0.25), runs) == []
+    assert best_of("val/gain", (0.5, 0.25), runs[:1]) == []
+
+
 def test_a_comparison_is_strict_json_with_only_what_differs_unless_all_is_asked_for() -> None:
     runs = [RunSummary("", name, "", "FINISHED") for name in "ab"]
     rows = compare([{"metrics": {"test/loss": math.nan, "n": 1.0}}, {"metrics": {"test/loss": 0.5, "n": 1.0}}])

@@ -17,6 +17,7 @@ import pytest
 from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError, TrackingWarning, sync
 from gymtrain_trackers.mlflow import MLflowTracker, _schema
 from gymtrain_trackers.mlflow_keys import KEY_CHARACTERS, Keys
+from gymtrain_trackers.mlflow_place import claimed
 from gymtrain_trackers.mlflow_store import resolve, ui_command
 
 
@@ -210,6 +211,39 @@ def test_the_run_that_the_environment_names_is_gone_on_with(run, client, monkeyp
     assert stored.data.metrics == {"loss": 1.0}
     assert parent_of(client, second) == first
     assert client.get_run(second).info.experiment_id == given.experiment_id
+
+
+class Interrupted:
+    """A client of which another process gets in before one of its calls."""
+
+    def __init__(self, client, call, other):
+        self.client, self.calls_left, self.other = client, call, other
+
+    def __getattr__(self, name):
+        if self.calls_left == 0:
+            self.other()
+        self.calls_left -= 1
+        return getattr(self.client, name)
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_of_two_processes_that_take_one_run_at_the_same_time_at_most_one_gets_it(run, client, call):
+    free = client.get_run(client.create_run("0").info.run_id)
+    one, other, got = run, new(run), {}
+
+    def other_process():
+        got[other.id] = claimed(client, free, other)
+
+    got[one.id] = claimed(Interrupted(client, call, other_process), free, one)
+    if call == 4:  # all was over by then
+        other_process()
+
+    tags = client.get_run(free.info.run_id).data.tags
+    winner = [run_id for run_id, has_it in got.items() if has_it]
+    assert winner == [tags[key] for key in tags if key.startswith("gymtrain.run_id")]
+    assert len(winner) <= 1
+    assert call not in (0, 4) or len(winner) == 1
+    assert claimed(client, client.get_run(free.info.run_id), one) == (one.id in winner or not winner)
 
 
 def test_a_run_of_the_environment_that_is_not_there_or_deleted_is_warned_of(run, client, monkeypatch):

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from gymtrain_trackers import DatasetInput, Metric, Recorder, Run, TrackerError, load, read_record, sync
-from gymtrain_trackers.entries import start_entry
 from gymtrain_trackers.files import RunLock
 from gymtrain_trackers.record import HEAD_BYTES, TAIL_BYTES
+from gymtrain_trackers.starts import start_entry
 
 DIES = """
 import os, signal, sys

@@ -26,7 +26,7 @@ from gymtrain_trackers import (
     TrackingWarning,
     load,
     read_journal,
-    run_in,
+    recorded_run,
     sync,
     unfinished,
 )
@@ -217,7 +217,7 @@ def test_a_run_that_goes_on_passes_over_what_it_has(tmp_path):
     assert len(history.inputs) == 1
     assert steps_in_tensorboard(tmp_path) == [1, 2, 3, 4, 5]
     assert len(list((run.directory / "figures").iterdir())) == 5
-    assert run_in(run.directory) == run
+    assert recorded_run(run.directory) == run
 
 
 def test_a_tracker_that_came_later_is_known_to_sync(tmp_path):
@@ -241,12 +241,12 @@ def test_a_copied_or_missing_run_is_not_the_run_to_go_on_with(tmp_path):
     copied = shutil.copytree(directory, directory.with_name("copy"))
 
     with pytest.raises(TrackerError, match=r"copy' is a copy of the run in '.*mlp-"):
-        run_in(copied)
+        recorded_run(copied)
     with pytest.raises(TrackerError, match="is not the directory of a run"):
-        run_in(tmp_path)
+        recorded_run(tmp_path)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
     shutil.rmtree(moved / "digits" / "copy")
-    assert run_in(moved / "digits" / directory.name).root == moved
+    assert recorded_run(moved / "digits" / directory.name).root == moved
 
 
 def test_a_record_that_a_kill_cut_short_is_written_again(tmp_path):

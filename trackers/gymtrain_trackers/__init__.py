@@ -25,11 +25,11 @@ from .errors import (
 )
 from .journal import read_journal
 from .record import Record, read_record
-from .recorded import run_in
 from .recorder import Recorder
 from .registry import load, register, tracker_class, tracker_names
 from .run import DatasetInput, Metric, ModelFile, Run, Status
-from .syncing import Synced, sync, unfinished
+from .starts import recorded_run
+from .syncing import Synced, destinations, sync, unfinished
 from .tracker import Tracker
 
 __all__ = [
@@ -49,11 +49,12 @@ __all__ = [
     "Tracker",
     "TrackerError",
     "TrackingWarning",
+    "destinations",
     "load",
     "read_journal",
     "read_record",
+    "recorded_run",
     "register",
-    "run_in",
     "sync",
     "tracker_class",
     "tracker_names",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, TemporaryError, TrackerError
+from .files import is_within
 from .images import encode_png
 from .mlflow_keys import shortened
 from .process_state import kept
@@ -113,6 +114,9 @@ class CometTracker(Tracker):
         mode = "online" if self._is_online else "offline"
         where: dict[str, JSON] = {"project": self._project, "workspace": self._workspace, "mode": mode}
         return where | {"histograms": bool(self.wants)}
+
+    def stays_beside(self, run: Run) -> bool:
+        return not self._is_online and is_within(run.directory / "comet", run.directory)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._experiment.log_parameters(_texts(params))

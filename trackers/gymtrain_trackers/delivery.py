@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .addresses import without_password
-from .entries import arguments, merged, started_run
-from .errors import RejectedError, TemporaryError, TrackerError
+from .entries import arguments, merged
+from .errors import RejectedError, TemporaryError
 from .files import replace
 from .journal import Entry, Journal, entries
 from .run import JSON, Run, Status
@@ -40,10 +40,11 @@ os.register_at_fork(after_in_child=_new_lock_in_child)
 
 
 class Failure(NamedTuple):
-    """What went wrong, in words, and the error itself."""
+    """What went wrong, in words, the error itself, and what follows for the tracker; "" where one item was left out."""
 
     message: str
     error: BaseException
+    outcome: str = ""
 
 
 @dataclass
@@ -83,18 +84,6 @@ class Cursor:
             logger.debug("%s: %s", self.path, error)
 
 
-def first_run(journal: Journal, directory: Path) -> Run:
-    """Return the run that a journal is about.
-
-    Raises:
-        TrackerError: nothing says so.
-    """
-    for entry, _ in entries(journal.read(0), 0):
-        if entry is not None and entry["verb"] == "start":
-            return started_run(entry, directory)
-    raise TrackerError(f"{journal.path} has no entry that starts a run")
-
-
 def _logged_at(entry: Entry) -> float:
     return float(entry["metrics"][0][3] if entry["verb"] == "log_metrics" else entry.get("time", 0.0))
 
@@ -109,9 +98,10 @@ class Delivery:
         name: Of the tracker in this run.
         tracker: Not yet prepared.
         journal: What it is told.
-        directory: The run's.
+        run: The run.
         report: Takes failures; called in the thread of the delivery.
         finished: Called in that thread as its last act.
+        foreign_end: Up to which offset of the journal anybody may have written it.
 
     Attributes:
         info: What the tracker says of itself, once it has started.
@@ -124,9 +114,10 @@ class Delivery:
         name: str,
         tracker: Tracker,
         journal: Journal,
-        directory: Path,
+        run: Run,
         report: Callable[[Failure], None],
         finished: Callable[[], None],
+        foreign_end: int = 0,
     ) -> None:
         self.name = name
         self.tracker = tracker
@@ -135,10 +126,11 @@ class Delivery:
         self.sign_of_life = time.monotonic()
         self.prepared, self.started = threading.Event(), threading.Event()
         self._journal = journal
-        self._directory = directory
+        self._told_run = run
         self._report = report
         self._finished = finished
-        self._cursor = Cursor.read(directory / "delivery" / f"{name}.json") if tracker.is_lasting else Cursor(None)
+        self._foreign_end = foreign_end
+        self._cursor = Cursor.read(run.directory / "delivery" / f"{name}.json") if tracker.is_lasting else Cursor(None)
         # The journal is shorter where the process died before a full disk had room again.
         self._cursor.offset = min(self._cursor.offset, journal.end)
         self._is_open = False
@@ -146,7 +138,9 @@ class Delivery:
         self._verb = "prepare"
         self._status: Status | None = None
         self._wake, self._closing, self._abandoned = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"trackers-{directory.name[-8:]}-{name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"trackers-{run.directory.name[-8:]}-{name}", daemon=True
+        )
 
     def start(self) -> None:
         """Start the thread."""
@@ -192,7 +186,7 @@ class Delivery:
         except Exception as error:
             logger.debug("tracker %s failed", self.name, exc_info=error)
             self.error = without_password(f"{self._verb} raised {type(error).__name__}: {error}")
-            self._report(Failure(f"tracker {self.name!r}: {self.error}; the run goes on without it", error))
+            self._report(Failure(f"tracker {self.name!r}: {self.error}", error, "the run goes on without it"))
             self.prepared.set()
             self.started.set()
             self._end_anyway()
@@ -236,18 +230,18 @@ class Delivery:
             if entry is not None and entry["verb"] == "start" and self._is_open:
                 self._call("reopen", 0.0)
             else:
-                self._tell(entry)
+                self._tell(entry, is_foreign=end <= self._foreign_end)
             self._cursor.offset = end
             self._keep_cursor()
         return bool(data)
 
-    def _tell(self, entry: Entry | None) -> None:
+    def _tell(self, entry: Entry | None, *, is_foreign: bool) -> None:
         if entry is None:
             self._reject("a damaged line of the journal was passed over", ValueError("no JSON object"))
             return
         self._verb = entry["verb"]
         try:
-            told = arguments(entry, self._directory)
+            told = arguments(entry, self._told_run.directory, is_foreign=is_foreign)
         except Exception as error:  # the file of an image was deleted; the rest of the run is still worth telling
             self._reject(f"{self._verb} of {entry.get('name')!r}: {error}", error)
             return
@@ -259,9 +253,8 @@ class Delivery:
             self._opened()
 
     def _reopen(self) -> None:
-        run = first_run(self._journal, self._directory)
         self._verb = "resume"
-        if self._call("resume", 0.0, run, self._cursor.state):
+        if self._call("resume", 0.0, self._told_run, self._cursor.state):
             self._opened()
         else:
             self._cursor.offset, self._cursor.state = 0, None
@@ -295,7 +288,7 @@ class Delivery:
             is_news = self.error is None
             self.error = without_password(f"{self._verb} raised {type(error).__name__}: {error}")
             if is_news:
-                self._report(Failure(f"tracker {self.name!r}: {self.error}; it is tried again", error))
+                self._report(Failure(f"tracker {self.name!r}: {self.error}", error, "it is tried again"))
             self.started.set()
         if isinstance(error, TemporaryError) and error.retry_after is not None:
             self._abandoned.wait(error.retry_after)

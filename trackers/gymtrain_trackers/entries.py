@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, TrackerError
 from .images import decode_png
 from .journal import Entry
-from .run import JSON, DatasetInput, Metric, ModelFile, Run
+from .origin import checked_file
+from .run import DatasetInput, Metric, ModelFile
+from .starts import started_run
 from .strict_json import plain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-VERSION = 1
-# In the year 5138.
-_LAST_TIME = 1e11
-
-
-def start_entry(run: Run, trackers: Sequence[dict[str, JSON]]) -> Entry:
-    """Return the first entry of a run; `trackers` is what `sync` needs to make them again."""
-    entry: Entry = {
-        "verb": "start",
-        "id": run.id,
-        "experiment": run.experiment,
-        "name": run.name,
-        "root": str(run.root),
-    }
-    entry |= {"directory": str(run.directory), "started": run.started, "version": VERSION}
-    if run.default_experiment:
-        entry["default_experiment"] = True
-    return entry | {"pid": os.getpid(), "host": socket.gethostname(), "trackers": list(trackers)}
 
 
 def inputs_entry(inputs: Sequence[DatasetInput]) -> Entry:
@@ -50,62 +31,39 @@ def model_entry(model: ModelFile, path: str) -> Entry:
     return {"verb": "log_model", "model": plain({**asdict(model), "path": path})}
 
 
-def is_time(value: object) -> bool:
-    """Tell whether a value is a unix time that a calendar has.
-
-    Example:
-        >>> is_time(1763750000.0), is_time(1e300), is_time("soon")
-        (True, False, False)
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LAST_TIME
-
-
-def started_run(entry: Entry, directory: Path) -> Run:
-    """Return the run that a start entry names, at the place where its directory is now.
-
-    Example:
-        >>> entry = start_entry(Run.new("/home/a/runs", "digits", "mlp"), [])
-        >>> started_run(entry, Path("/mnt/copy/digits") / Path(entry["directory"]).name).root
-        PosixPath('/mnt/copy')
+def checked_name(name: str) -> str:
+    """Return the name of a file in a store, in its simplest form.
 
     Raises:
-        ArgumentError: it names none: a journal may have come from anywhere, or be damaged.
+        ArgumentError: it is absolute or leaves its folder.
+
+    Example:
+        >>> checked_name("plots//roc.png")
+        'plots/roc.png'
     """
-    texts = [entry.get(name) for name in ("id", "experiment", "name", "root", "directory")]
-    started = entry.get("started")
-    if not all(isinstance(text, str) for text in texts) or not is_time(started):
-        raise ArgumentError(f"the entry that starts a run: got {texts} at {started!r}; expected texts, and a unix time")
-    root, own = Path(entry["root"]), Path(entry["directory"])
-    is_default = entry.get("default_experiment", False)
-    run = Run(entry["id"], entry["experiment"], entry["name"], root, own, entry["started"], is_default)
-    if own == directory:
-        return run
-    levels = len(own.relative_to(root).parts) if own.is_relative_to(root) else 1
-    if not 1 <= levels <= len(directory.parents):
-        raise ArgumentError(f"{str(directory)!r}: a run of {str(own)!r} below {str(root)!r} cannot lie there")
-    return replace(run, root=directory.parents[levels - 1], directory=directory)
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or parts == PurePosixPath():
+        raise ArgumentError(f"asset name: got {name!r}; expected a relative path such as 'plots/roc.png'")
+    return str(parts)
 
 
-def recipes_of(start: Entry) -> Iterator[dict[str, Any]]:
-    """Yield how trackers are made again, from the entry that starts a run; what is no such thing is left out."""
-    recipes = start.get("trackers")
-    for recipe in recipes if isinstance(recipes, list) else ():
-        match recipe:
-            case {"name": str(), "type": str(), "arguments": dict() | None}:
-                yield recipe
-
-
-def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
+def arguments(entry: Entry, directory: Path, *, is_foreign: bool = False) -> tuple[Any, ...]:
     """Return what the tracker's method `entry["verb"]` takes.
 
     Args:
         entry: As given to the journal or read from it.
         directory: The run's, from which relative paths are taken.
+        is_foreign: Whether anybody may have written the entry, so that only files in the directory are read.
 
     Raises:
-        TrackerError: the verb is unknown.
+        TrackerError: the verb is unknown, or the entry names what is not to be read or served.
         OSError: the file of an image or a model is gone.
     """
+
+    def file() -> Path:
+        path = directory / entry["path"]
+        return checked_file(path, directory) if is_foreign else path
+
     match entry["verb"]:
         case "start":
             return (started_run(entry, directory),)
@@ -116,15 +74,21 @@ def arguments(entry: Entry, directory: Path) -> tuple[Any, ...]:
         case "log_metrics":
             return ([Metric(key, float(value), step, timestamp) for key, value, step, timestamp in entry["metrics"]],)
         case "log_asset":
-            return (directory / entry["path"], entry["name"])
+            return file(), checked_name(entry["name"])
         case "log_image":
-            return (decode_png((directory / entry["path"]).read_bytes()), entry["name"], entry["step"])
+            if is_foreign:
+                checked_name(entry["name"])  # some stores make a file of that name
+            return decode_png(file().read_bytes()), entry["name"], entry["step"]
         case "log_histogram":
             return entry["name"], *_arrays(entry), entry["step"]
         case "log_graph":
-            return (directory / entry["path"],)
+            return (file(),)
         case "log_inputs":
             return ([DatasetInput(**each) for each in entry["inputs"]],)
+        case "log_model" if is_foreign:
+            raise TrackerError(
+                "a model names a module that is imported where it is served, and the run was not recorded here"
+            )
         case "log_model":
             return (_model(entry["model"], directory),)
         case "end":

@@ -94,6 +94,19 @@ def replace(path: Path, content: str | bytes) -> None:
         raise
 
 
+def is_within(path: Path, directory: Path) -> bool:
+    """Whether a path lies in a directory, also when all links on the way are followed.
+
+    Example:
+        >>> [is_within(Path(path), Path("/tmp")) for path in ("/tmp/a", "/tmp/../etc/passwd", "/dev/null")]
+        [True, False, False]
+    """
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        return False
+
+
 class RunLock:
     """Who may write the journal of a run and deliver it: one process at a time.
 
@@ -126,7 +139,7 @@ class RunLock:
             RunBusyError: another process has it, or another part of this one.
             OSError: the directory cannot be written.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             # Readers hold it for a moment, when they ask whose it is.
             self._wait(descriptor, DELIVERY_PATIENCE if task == "record" else SECOND_LOOK)

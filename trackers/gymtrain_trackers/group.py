@@ -4,11 +4,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from .delivery import Delivery, Failure
 from .journal import Journal
-from .run import JSON, Status
+from .run import JSON, Run, Status
 from .tracker import Tracker
 
 STARTING = 6  # times as patient with a tracker that imports its packages and opens its store
@@ -20,25 +19,27 @@ class Group:
     Args:
         trackers: By name.
         journal: What they are told.
-        directory: The run's.
+        run: The run.
         finished: Called when the last of them needs neither the journal nor the run's directory any longer.
         failures: Gets what went wrong, oldest first; safe to empty from another thread.
+        foreign_end: Up to which offset of the journal anybody may have written it.
     """
 
     def __init__(
         self,
         trackers: dict[str, Tracker],
         journal: Journal,
-        directory: Path,
+        run: Run,
         finished: Callable[[], None],
         failures: deque[Failure],
+        foreign_end: int = 0,
     ) -> None:
         self._finished = finished
         self._failures = failures
         self._lock = threading.Lock()
         self._at_work = len(trackers) + 1  # and whoever calls `finish`
         self._deliveries = [
-            Delivery(name, tracker, journal, directory, failures.append, self._one_less)
+            Delivery(name, tracker, journal, run, failures.append, self._one_less, foreign_end)
             for name, tracker in trackers.items()
         ]
 
@@ -99,8 +100,9 @@ class Group:
         delivery.error = late
         self._failures.append(
             Failure(
-                f"tracker {delivery.name!r}: {late}; {delivery.undelivered()} entries of the journal are not delivered",
+                f"tracker {delivery.name!r}: {late}",
                 TimeoutError(late),
+                f"{delivery.undelivered()} entries of the journal are not delivered",
             )
         )
 

@@ -35,7 +35,6 @@ Entry: TypeAlias = dict[str, Any]
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _quoted = functools.lru_cache(maxsize=1000)(_encode)
 _BEGINNING = b'{"verb":"'
-_STARTING = b'{"verb":"start"'
 
 
 class Journal:
@@ -185,18 +184,6 @@ def read_journal(path: Path) -> Iterator[Entry]:
                     raise TrackerError(
                         f"{path}, line {count}: got {line[:80].decode('latin-1')!r}; expected a JSON object"
                     )
-
-
-def start_entries(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a journal that begin the run or go on with it, without reading the others.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        for line in file:
-            if line.startswith(_STARTING):
-                yield from (entry for entry, _ in entries(line, 0) if entry is not None)
 
 
 def _is_cut_short(line: bytes) -> bool:

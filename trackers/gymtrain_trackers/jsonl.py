@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError
-from .files import AppendFile
+from .files import AppendFile, is_within
 from .run import JSON, DatasetInput, Metric, Run, Status
 from .strict_json import dumps, plain
 from .tracker import Tracker
@@ -89,6 +89,9 @@ class JSONLinesTracker(Tracker):
 
     def arguments(self, run: Run) -> dict[str, JSON]:
         return {"path": plain(self._path)}
+
+    def stays_beside(self, run: Run) -> bool:
+        return is_within(self._path or run.directory / "metrics.jsonl", run.directory)
 
     def _write(self, *objects: Mapping[str, Any]) -> None:
         assert self._file is not None, "start() comes first"

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .addresses import without_password
-from .errors import RejectedError, TrackerError
+from .addresses import is_masked, without_password
+from .errors import ArgumentError, RejectedError, TrackerError
 from .images import encode_png
 from .mlflow_errors import BAD_REQUEST, NOT_FOUND, may_pass, status_of
 from .mlflow_http import watch_uploads
@@ -72,7 +72,7 @@ class MLflowTracker(Tracker):
             `MLFLOW_EXPERIMENT_ID` where nobody has named an experiment, "" none.
 
     Raises:
-        ArgumentError: the URI names a directory, which MLflow refuses.
+        ArgumentError: the URI names a directory, which MLflow refuses, or lacks its password.
 
     Example:
         >>> tracker = MLflowTracker("sqlite:////tmp/runs/mlflow.db")
@@ -97,6 +97,8 @@ class MLflowTracker(Tracker):
         )
         if artifact_location is not None and "://" not in artifact_location:
             artifact_location = str(Path(artifact_location).absolute())
+        if artifact_location is not None and is_masked(artifact_location):
+            raise ArgumentError(f"mlflow artifact_location: {artifact_location!r} lacks its password; give all of it")
         self._given_location = artifact_location
         self.wants = frozenset[Wanted]({"models"} if log_model else ())
         self._surroundings = Surroundings.here(run_id, parent_run_id, experiment_id)
@@ -118,7 +120,6 @@ class MLflowTracker(Tracker):
         self._client = open_store(store)
         place = self._surroundings.place(self._client, run, store)
         if place.existing is not None:
-            self._client.set_tag(place.existing.info.run_id, RUN_TAG, run.id)
             self._client.update_run(place.existing.info.run_id, status="RUNNING")
         found = place.existing or self._found(place.experiment_id, run) or self._created(place, run)
         self._attach(store, found)
@@ -158,10 +159,15 @@ class MLflowTracker(Tracker):
         store = resolve(self._given_uri, self._given_location, run.root)
         where: dict[str, JSON] = {
             "tracking_uri": without_password(store.tracking_uri),
-            "artifact_location": self._given_location,
+            "artifact_location": None if self._given_location is None else without_password(self._given_location),
             "log_model": bool(self.wants),
         }
         return where | self._surroundings.arguments(run, store)
+
+    def stays_beside(self, run: Run) -> bool:
+        uri = resolve(self._given_uri, None, run.root).tracking_uri
+        usual = checked_uri(os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI")
+        return self._given_location is None and uri in (usual, resolve(None, None, run.root).tracking_uri)
 
     def is_temporary(self, error: Exception) -> bool:
         return may_pass(status_of(error)) or super().is_temporary(error)
@@ -267,7 +273,7 @@ class MLflowTracker(Tracker):
             "run_id": self._run_id,
             "experiment_id": found.info.experiment_id,
             "tracking_uri": without_password(store.tracking_uri),
-            "artifact_uri": found.info.artifact_uri,
+            "artifact_uri": without_password(found.info.artifact_uri),
             "ui": ui_command(store.tracking_uri, found.info.experiment_id, self._run_id),
         }
 

@@ -147,8 +147,10 @@ def fetch_model(uri: str, directory: Path, tracking_uri: str | None = None) -> P
         return Path(download_artifacts(address, dst_path=str(directory), tracking_uri=client.tracking_uri))
     except (MlflowException, SQLAlchemyError, TrackerError, OSError) as error:
         raise TrackerError(
-            f"{uri!r} in {without_password(store)}: {error}; the store is the one of tracking_uri, else of "
-            f"MLFLOW_TRACKING_URI, else runs/mlflow.db"
+            without_password(
+                f"{uri!r} in {store}: {error}; the store is the one of tracking_uri, else of MLFLOW_TRACKING_URI, else "
+                "runs/mlflow.db"
+            )
         ) from error
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RUN_TAG = "gymtrain.run_id"
 PARENT_TAG = "mlflow.parentRunId"
+# Followed by the id of a run that is about to take over a run of MLflow.
+CLAIM_TAG = f"{RUN_TAG}.claim."
 
 
 class Place(NamedTuple):
@@ -75,7 +77,7 @@ class Surroundings(NamedTuple):
             found = _found(client, self.run_id)
             if found is None:
                 refused.append(self._wish("run_id", self.run_id, "is no run of this store; a new one is made"))
-            elif found.data.tags.get(RUN_TAG, run.id) == run.id:
+            elif claimed(client, found, run):
                 return Place(found, found.info.experiment_id, None, refused)
             else:
                 why = "holds another run already; a new one is made below it"
@@ -120,6 +122,26 @@ def _active() -> tuple[str, str] | None:
 def _bare(uri: str) -> str:
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def claimed(client: MlflowClient, found: Any, run: Run) -> bool:
+    """Make a run of MLflow ours; return whether it is, and not another's.
+
+    Processes that start together see it free at the same time, and MLflow has no call that only one of them wins. So
+    each says first that it wants the run, and takes it only where nobody else has said so: both may lose, never win.
+    """
+    if found.data.tags.get(RUN_TAG) == run.id:
+        return True
+    if RUN_TAG in found.data.tags:
+        return False
+    run_id, claim = found.info.run_id, f"{CLAIM_TAG}{run.id}"
+    client.set_tag(run_id, claim, "wanted")
+    tags = client.get_run(run_id).data.tags
+    is_ours = tags.get(RUN_TAG, run.id) == run.id and [key for key in tags if key.startswith(CLAIM_TAG)] == [claim]
+    if is_ours:
+        client.set_tag(run_id, RUN_TAG, run.id)
+    client.delete_tag(run_id, claim)
+    return is_ours
 
 
 def _found(client: MlflowClient, run_id: str) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from .addresses import without_password
+from .addresses import is_masked, without_password
 from .errors import ArgumentError, TrackerError
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def checked_uri(uri: str | None, origin: str) -> str | None:
     """
     if not uri:
         return None
-    scheme = urlsplit(uri).scheme
+    scheme, shown = urlsplit(uri).scheme, without_password(uri)
     if scheme.startswith("sqlite"):
         database = sqlite_path(uri)
         if database is None:
-            raise ArgumentError(f"{origin}: {uri!r} is a database in memory; expected sqlite:///path/to/mlflow.db")
+            raise ArgumentError(f"{origin}: {shown!r} is a database in memory; expected sqlite:///path/to/mlflow.db")
         _, mark, options = uri.partition("?")
         return f"{scheme}:///{database}{mark}{options}"
     if scheme in ("", "file") and not uri.startswith("databricks"):
         if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
             raise ArgumentError(
-                f"{origin}: {uri!r} is a directory, which MLflow refuses since it stores runs in databases; give "
+                f"{origin}: {shown!r} is a directory, which MLflow refuses since it stores runs in databases; give "
                 f"sqlite:///{Path(urlsplit(uri).path).absolute() / 'mlflow.db'} (`mlflow migrate-filestore` moves old "
                 "runs into it) or set the environment variable MLFLOW_ALLOW_FILE_STORE=true"
             )
@@ -236,14 +236,16 @@ def with_password(uri: str | None) -> str | None:
     """Return a URI that `without_password` made as it was, with the password from where the environment has it.
 
     Raises:
-        ArgumentError: nothing there says the password of a database.
+        ArgumentError: nothing there says it, and it is not that of a user of a server.
     """
-    if uri is None or ":***@" not in uri:
+    if uri is None or not is_masked(uri):
         return uri
     usual = os.environ.get("MLFLOW_TRACKING_URI", "")
     if without_password(usual) == uri:
         return usual
     parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):  # MLflow takes it from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    # MLflow takes what stands before the @ from MLFLOW_TRACKING_USERNAME, _PASSWORD and _TOKEN.
+    if parts.scheme in ("http", "https") and not is_masked(bare):
+        return bare
     raise ArgumentError(f"mlflow tracking_uri: {uri!r} lacks its password; set MLFLOW_TRACKING_URI to the whole of it")

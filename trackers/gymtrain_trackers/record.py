@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from .entries import arguments, is_time, recipes_of
+from .entries import arguments
 from .errors import TrackerError
 from .files import RunLock
 from .journal import Entry, entries
-from .run import ENDING_TAGS, DatasetInput, Metric, Run, Status
-from .syncing import moved
+from .run import ENDING_TAGS, DatasetInput, Metric, Run, Status, is_time
+from .starts import recipes_of
 
 HEAD_BYTES = 128 << 10
 TAIL_BYTES = 256 << 10
@@ -91,7 +91,8 @@ def read_record(directory: str | Path) -> Record:
         seen = when or seen
         match entry["verb"], told:
             case "start", Run():
-                run, trackers = told, list(_recipes(entry, told.root))
+                run = told
+                trackers = [each for each in recipes_of(entry, told.root) if each["arguments"] is not None]
                 for tag in ENDING_TAGS:  # it goes on
                     tags.pop(tag, None)
             case "log_params", dict():
@@ -129,13 +130,6 @@ def _understood(path: Path, directory: Path) -> Iterator[tuple[Entry, Any, float
             except _DAMAGED:  # yet still an object of JSON
                 continue
             yield entry, told, when if is_time(when) else 0.0
-
-
-def _recipes(start: Entry, root: Path) -> Iterator[dict[str, Any]]:
-    for recipe in recipes_of(start):
-        if isinstance(recipe["arguments"], dict):
-            given = {key: moved(value, start["root"], root) for key, value in recipe["arguments"].items()}
-            yield {**recipe, "arguments": given}
 
 
 def _ends_of(path: Path) -> Iterator[Entry]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from .entries import started_run
-from .errors import TrackerError
-from .journal import Entry, Journal, entries, start_entries
-from .run import JSON, Metric, Run
+from .journal import Entry, Journal, entries
+from .run import JSON, Metric
 
 
 class Recorded:
@@ -26,6 +23,7 @@ class Recorded:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     journal = Journal(Path(directory) / "journal.jsonl")
         ...     journal.append({"verb": "log_metrics", "metrics": [["loss", 0.5, 1, 0.0], ["loss", 0.4, 2, 1.0]]})
@@ -69,33 +67,3 @@ class Recorded:
     def new_inputs(self, inputs: Iterable[JSON]) -> list[JSON]:
         """Return the inputs, as an entry has them, that are not there."""
         return [each for each in inputs if each not in self._inputs]
-
-
-def run_in(directory: str | Path) -> Run:
-    """Return the run whose journal lies in a directory, for a `Recorder` that goes on with it.
-
-    A directory that was moved is the run; one that was copied is not, while the original is there.
-
-    Raises:
-        TrackerError: There is no journal, it is no run's, or the directory is a copy.
-
-    Example:
-        >>> import tempfile
-        >>> from gymtrain_trackers import Recorder
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     with Recorder([], Run.new(root)) as recorder:
-        ...         pass
-        ...     run_in(recorder.run.directory) == recorder.run
-        True
-    """
-    place = Path(directory).absolute()
-    try:
-        entry = next(start_entries(place / "journal.jsonl"), None)
-    except OSError as error:
-        raise TrackerError(f"{str(place)!r} is not the directory of a run: {error}") from error
-    if entry is None:
-        raise TrackerError(f"{place / 'journal.jsonl'} has no entry that starts a run")
-    original = Path(entry["directory"])
-    if original.exists() and not original.samefile(place):
-        raise TrackerError(f"{str(place)!r} is a copy of the run in {str(original)!r}")
-    return started_run(entry, place)

@@ -13,20 +13,22 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
 from operator import index
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .addresses import without_password
 from .delivery import Failure
-from .entries import inputs_entry, model_entry, start_entry
+from .entries import checked_name, inputs_entry, model_entry
 from .errors import ArgumentError, TrackerError, TrackingWarning
 from .files import replace
 from .group import Group, named
 from .images import encode_png, figure_png
 from .journal import Entry
+from .origin import inode_of
 from .recorded import Recorded
 from .run import JSON, DatasetInput, Metric, ModelFile, Run, Status, path_part
+from .starts import start_entry
 from .strict_json import number, plain
 from .syncing import RunFiles, recipes, repair_dead
 from .tracker import Tracker, Wanted
@@ -55,9 +57,9 @@ class Recorder:
     the tag `gymtrain.error` its message); KILLED on KeyboardInterrupt, SystemExit and the like. Runs under the same
     root whose processes died without a word are looked for, ended as KILLED and delivered.
 
-    A run that is there already (`run_in` finds it) is gone on with: it is shown as running again, and points, images
-    and inputs that its journal holds are passed over, so that a program that does again what it had done since it last
-    saved its state stores nothing twice.
+    A run that is there already (`recorded_run` finds it) is gone on with: it is shown as running again, and points,
+    images and inputs that its journal holds are passed over, so that a program that does again what it had done since
+    it last saved its state stores nothing twice.
 
     In a child made by `fork`, a recorder of its parent does nothing but warn once, for the run belongs to the parent.
 
@@ -117,9 +119,16 @@ class Recorder:
             self._files.close()
             raise
         self._recorded = recorded if recorded.starts else None
-        self._group = Group(self._trackers, self._files.journal, self.run.directory, self._files.close, self._failures)
+        self._group = Group(
+            self._trackers,
+            self._files.journal,
+            self.run,
+            self._files.close,
+            self._failures,
+            self._files.foreign_end,
+        )
         self._is_open = True
-        self._append(start_entry(self.run, recipes(self._trackers, self.run)))
+        self._append(start_entry(self.run, recipes(self._trackers, self.run), inode_of(self.run.directory)))
         self._group.start()
         self._repair.start()
         return self
@@ -135,7 +144,7 @@ class Recorder:
             self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
             if isinstance(error, TrackerError):  # what else a tracker missed belongs to what was raised already
                 for failure in self._taken():
-                    error.add_note(failure.message)
+                    error.add_note(_told(failure))
             self._report(may_raise=False)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -194,10 +203,8 @@ class Recorder:
         path = Path(path).absolute()
         if not path.exists():
             raise FileNotFoundError(f"asset {str(path)!r} does not exist")
-        parts = PurePosixPath(path.name if name is None else name)
-        if parts.is_absolute() or ".." in parts.parts or parts == PurePosixPath():
-            raise ArgumentError(f"asset name: got {name!r}; expected a relative path such as 'plots/roc.png'")
-        self._record({"verb": "log_asset", "path": self._reference(path), "name": str(parts)})
+        inside = checked_name(path.name if name is None else name)
+        self._record({"verb": "log_asset", "path": self._reference(path), "name": inside})
 
     def log_image(self, image: NDArray[np.uint8], name: str, step: int) -> None:
         """Log a uint8 array of shape `(height, width)` or `(height, width, 3)`; it is written to `figures/` at once.
@@ -399,10 +406,10 @@ class Recorder:
             return
         failures = self._taken()
         if failures and may_raise and self._on_error == "raise":
-            raise TrackerError("\n".join(failure.message for failure in failures)) from failures[0].error
+            raise TrackerError("\n".join(map(_told, failures))) from failures[0].error
         place = shlex.quote(str(self.run.directory))
         for failure in failures:
-            hint = f"{failure.message} (`gymtrain sync {place}` delivers what is missing)"
+            hint = f"{_told(failure)} (`gymtrain sync {place}` delivers what is missing)"
             warnings.warn(hint, TrackingWarning, stacklevel=4)
 
     def _taken(self) -> list[Failure]:
@@ -420,6 +427,10 @@ class Recorder:
         self._group.wait_started(None)
         if self.is_lasting:
             repair_dead(self.run.root)
+
+
+def _told(failure: Failure) -> str:
+    return "; ".join(filter(None, (failure.message, failure.outcome)))
 
 
 def _json_points(points: Sequence[Metric]) -> list[list[Any]]:

@@ -15,6 +15,9 @@ from .errors import ArgumentError
 JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 Status: TypeAlias = Literal["FINISHED", "FAILED", "KILLED"]
 
+# In the year 5138.
+_LAST_TIME = 1e11
+
 # What a run is tagged with that did not end well; no longer true once it goes on.
 ENDING_TAGS = ("gymtrain.ended", "gymtrain.error")
 
@@ -163,6 +166,16 @@ class ModelFile:
             raise ArgumentError(
                 f"sha256 of the model {self.name!r}: got {self.sha256!r}; expected 64 hexadecimal digits"
             )
+
+
+def is_time(value: object) -> bool:
+    """Tell whether a value is a unix time that a calendar has.
+
+    Example:
+        >>> is_time(1763750000.0), is_time(1e300), is_time("soon")
+        (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LAST_TIME
 
 
 def path_part(name: str) -> str:

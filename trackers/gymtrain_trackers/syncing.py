@@ -9,16 +9,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from .delivery import Cursor, Failure, first_run
-from .entries import recipes_of
+from .delivery import Cursor, Failure
 from .errors import TrackerError
 from .files import RunLock
 from .group import Group
-from .journal import Journal, entries, start_entries
+from .journal import Journal, entries
+from .origin import check_links, is_ours
 from .registry import load, name_of, tracker_names
 from .run import JSON, Run
+from .starts import recipes_in, run_at
 from .strict_json import plain
 from .tracker import Tracker
 
@@ -39,8 +40,12 @@ class RunFiles:
         report: Told what could not be written.
         task: What they are wanted for.
 
+    Attributes:
+        foreign_end: Up to which offset of the journal anybody may have written it; 0 for a run that was recorded here.
+
     Raises:
         RunBusyError: another process has them.
+        TrackerError: the run was not recorded here, and has links where files of its own belong.
         OSError: they cannot be written.
     """
 
@@ -50,6 +55,9 @@ class RunFiles:
         report: Callable[[str, OSError], None] | None = None,
         task: Literal["record", "deliver"] = "record",
     ) -> None:
+        is_foreign = (directory / "journal.jsonl").is_file() and not is_ours(directory)
+        if is_foreign:
+            check_links(directory)
         self._lock = RunLock(directory)
         self._lock.acquire(task)
         try:
@@ -57,6 +65,7 @@ class RunFiles:
         except OSError:
             self._lock.release()
             raise
+        self.foreign_end = self.journal.end if is_foreign else 0
         _open_files.add(self)
 
     def close(self) -> None:
@@ -79,27 +88,47 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Synced(NamedTuple):
-    """What became of a run: its directory, by tracker what `Recorder.info` would say, and the entries still missing."""
+    """What became of a run.
+
+    Args:
+        directory: The run's.
+        trackers: By tracker what `Recorder.info` would say.
+        undelivered: By tracker how many entries are still missing.
+        left_out: What was passed over, each with the reason: it is not delivered later either.
+    """
 
     directory: Path
     trackers: dict[str, JSON]
     undelivered: dict[str, int]
+    left_out: list[str]
 
 
-def sync(directory: str | Path, trackers: Mapping[str, Tracker] | None = None, patience: float = PATIENCE) -> Synced:
+def sync(
+    directory: str | Path,
+    trackers: Mapping[str, Tracker] | None = None,
+    patience: float = PATIENCE,
+    *,
+    trust: bool = False,
+) -> Synced:
     """Deliver what the trackers of a run have missed, from its journal, in order and exactly once.
 
     The directory may have been copied from another machine; stores that lay beside it are then made anew where it is
     now. A run whose process died without a word is ended as KILLED first.
+
+    Of a run that was not recorded in this very directory, by this user, anybody may have written the journal. Of its
+    files only those in the directory are delivered, no models, and only to trackers that store beside the run or where
+    the environment says (`Tracker.stays_beside`). What is passed over is in `left_out`.
 
     Args:
         directory: The run's.
         trackers: By name, where they cannot be made from what the journal says (classes of one's own) or are to
             store elsewhere.
         patience: Seconds that a tracker which does not get on is waited for.
+        trust: Do all that the journal of a run says which was not recorded here.
 
     Raises:
-        TrackerError: there is no journal, or it names no trackers.
+        TrackerError: there is no journal, it does not say which run it is of, or the run was not recorded here and has
+            links where files of its own belong.
         RunBusyError: the run is still going.
 
     Example:
@@ -111,25 +140,42 @@ def sync(directory: str | Path, trackers: Mapping[str, Tracker] | None = None, p
         ...     sync(recorder.run.directory).undelivered
         {'jsonl': 0}
     """
-    place = Path(directory).absolute()
-    if not (place / "journal.jsonl").is_file():
-        raise TrackerError(f"{str(place)!r} is not the directory of a run: it has no journal.jsonl")
+    place = _checked(directory)
     files = RunFiles(place, task="deliver")
     try:
         _end_if_dead(files.journal)
-        run = first_run(files.journal, place)
-        told, unknown = _made_again(files.journal, run, trackers or {})
+        run = run_at(place)
+        foreign_end = 0 if trust else files.foreign_end
+        told, unknown = _made_again(run, trackers or {}, is_foreign=foreign_end > 0)
         failures: deque[Failure] = deque()
-        group = Group(told, files.journal, place, files.close, failures)
+        group = Group(told, files.journal, run, files.close, failures, foreign_end)
     except BaseException:
         files.close()
         raise
     group.start()
     left = group.finish(None, patience)
-    for failure in failures:
-        logger.warning("%s", failure.message)
     states = group.info() | {name: {"status": "degraded", "error": why} for name, why in unknown.items()}
-    return Synced(place, states, left)
+    return Synced(place, states, left, [failure.message for failure in failures if not failure.outcome])
+
+
+def destinations(directory: str | Path) -> dict[str, dict[str, JSON] | None]:
+    """Return by name the arguments with which `sync` would make the trackers of a run; None where it cannot.
+
+    Raises:
+        TrackerError: there is no journal, or it does not say which run it is of.
+
+    Example:
+        >>> import tempfile
+        >>> from gymtrain_trackers import Recorder
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     with Recorder([load("jsonl", path="/tmp/lines.jsonl")], Run.new(root)) as recorder:
+        ...         pass
+        ...     destinations(recorder.run.directory)
+        {'jsonl': {'path': '/tmp/lines.jsonl'}}
+    """
+    place = _checked(directory)
+    recipes = recipes_in(place, run_at(place).root)
+    return {name: recipe["arguments"] for name, recipe in recipes.items()}
 
 
 def unfinished(root: str | Path) -> list[Path]:
@@ -147,12 +193,20 @@ def unfinished(root: str | Path) -> list[Path]:
 def repair_dead(root: Path) -> None:
     """End and deliver the runs under `root` whose process died, as far as their stores can be reached now."""
     for place in _runs(root):
-        if _is_ended(place):
+        # Of one that came from elsewhere nobody has asked for the delivery.
+        if _is_ended(place) or not is_ours(place):
             continue
         try:
             sync(place, patience=REPAIR_PATIENCE)
         except (TrackerError, OSError) as error:  # another process was faster, or the directory is not ours to write
             logger.info("%s is not repaired: %s", place, error)
+
+
+def _checked(directory: str | Path) -> Path:
+    place = Path(directory).absolute()
+    if not (place / "journal.jsonl").is_file():
+        raise TrackerError(f"{str(place)!r} is not the directory of a run: it has no journal.jsonl")
+    return place
 
 
 def recipes(trackers: Mapping[str, Tracker], run: Run) -> list[dict[str, JSON]]:
@@ -181,16 +235,8 @@ def _is_ended(directory: Path) -> bool:
 
 def _is_behind(directory: Path) -> bool:
     size = (directory / "journal.jsonl").stat().st_size
-    return any(Cursor.read(directory / "delivery" / f"{name}.json").offset < size for name in _recipes_in(directory))
-
-
-def _recipes_in(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return by name how the trackers are made again, and under which root; the last process that had one knows."""
-    return {
-        recipe["name"]: {**recipe, "root": start["root"]}
-        for start in start_entries(directory / "journal.jsonl")
-        for recipe in recipes_of(start)
-    }
+    names = recipes_in(directory, directory)
+    return any(Cursor.read(directory / "delivery" / f"{name}.json").offset < size for name in names)
 
 
 def _end_if_dead(journal: Journal) -> None:
@@ -201,36 +247,33 @@ def _end_if_dead(journal: Journal) -> None:
     journal.append({"verb": "end", "status": "KILLED", "time": now})
 
 
-def _made_again(journal: Journal, run: Run, given: Mapping[str, Tracker]) -> tuple[dict[str, Tracker], dict[str, str]]:
+def _made_again(
+    run: Run, given: Mapping[str, Tracker], *, is_foreign: bool
+) -> tuple[dict[str, Tracker], dict[str, str]]:
     """Return the trackers of a run by name, and of those that cannot be made again why."""
     made = dict(given)
     unknown: dict[str, str] = {}
-    for name, recipe in _recipes_in(journal.path.parent).items():
-        kind, arguments_, before = recipe["type"], recipe["arguments"], recipe["root"]
+    for name, recipe in recipes_in(run.directory, run.root).items():
+        kind, given_then = recipe["type"], recipe["arguments"]
         if name in given:
             continue
         # A journal must not choose what is imported: it may have come from anywhere.
-        if kind not in tracker_names() or arguments_ is None:
+        if kind not in tracker_names() or given_then is None:
             unknown[name] = (
                 f"{kind!r} cannot be made again from the journal; call sync(..., trackers={{{name!r}: ...}})"
             )
+            continue
+        try:
+            tracker = load(kind, **given_then)
+            is_allowed = not is_foreign or tracker.stays_beside(run)
+        except (TrackerError, TypeError, ValueError, AttributeError) as error:
+            unknown[name] = f"{kind!r} cannot be made again from the journal: {error}"
+            continue
+        if is_allowed:
+            made[name] = tracker
         else:
-            made[name] = load(kind, **{key: moved(value, before, run.root) for key, value in arguments_.items()})
+            unknown[name] = (
+                f"the run was not recorded here, and only its journal says where to send it: {given_then}; "
+                "`gymtrain sync --trust` does so (trust=True)"
+            )
     return made, unknown
-
-
-def moved(value: Any, before: str, root: Path) -> Any:
-    """Return an argument of a tracker as it is after the root of its run was moved from `before` to `root`.
-
-    Example:
-        >>> moved("sqlite:////tmp/runs/mlflow.db", "/tmp/runs", Path("/mnt"))
-        'sqlite:////mnt/mlflow.db'
-        >>> moved("/tmp/runs2", "/tmp/runs", Path("/mnt"))
-        '/tmp/runs2'
-    """
-    if isinstance(value, str):
-        for scheme in ("sqlite:///", "file://", ""):
-            place = value.removeprefix(scheme)
-            if value.startswith(scheme) and f"{place}/".startswith(f"{before}/"):
-                return f"{scheme}{root}{place[len(before) :]}"
-    return value

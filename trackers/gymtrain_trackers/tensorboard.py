@@ -153,6 +153,9 @@ class TensorBoardTracker(Tracker):
         asked: dict[str, JSON] = {what: what in self.wants for what in ("histograms", "graph")}
         return {"directory": str(self._logdir or run.root / "tensorboard"), **asked}
 
+    def stays_beside(self, run: Run) -> bool:
+        return self._logdir in (None, run.root / "tensorboard")
+
     @contextlib.contextmanager
     def _batch(self) -> Iterator[None]:
         """Write the events that are added meanwhile at once; after a failure it is as if there had been no call."""

@@ -129,6 +129,14 @@ class Tracker:
             return None
         return dict(bound) if plain(bound) == bound else None
 
+    def stays_beside(self, run: Run) -> bool:
+        """Whether it stores where it would without arguments: beside the run, or where the environment says.
+
+        Only then does `sync` make it from the journal of a run that was not recorded here, which anybody may have
+        written: what it is told must not go into any file, nor to anybody, that a stranger chose.
+        """
+        return False
+
     def is_temporary(self, error: Exception) -> bool:
         """Whether the call that raised `error` may succeed later.
 

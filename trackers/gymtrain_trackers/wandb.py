@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, TrackerError
+from .files import is_within
 from .process_state import kept
 from .run import JSON, DatasetInput, Metric, Run, Status, path_part
 from .strict_json import plain
@@ -94,6 +95,9 @@ class WandbTracker(Tracker):
 
     def arguments(self, run: Run) -> dict[str, JSON]:
         return {"project": self._project, "entity": self._entity, "mode": self._mode, "histograms": bool(self.wants)}
+
+    def stays_beside(self, run: Run) -> bool:
+        return self._mode == "offline" and is_within(run.directory / "wandb", run.directory)
 
     def is_temporary(self, error: Exception) -> bool:
         from wandb.errors import AuthenticationError, CommError

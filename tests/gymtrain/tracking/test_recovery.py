@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,3 +78,24 @@ def test_a_run_that_is_still_going_is_left_alone(tmp_path):
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="is not the directory of a run"):
         deliver(Path(tmp_path))
+
+
+def test_where_a_run_goes_is_said_before_and_what_a_strangers_journal_asks_for_is_left_out(tmp_path):
+    (tmp_path / "secret").write_text("a key")
+    with Recorder([load("jsonl")], Run.new(tmp_path / "theirs", "digits", "mlp")) as recorder:
+        recorder.log_asset(tmp_path / "secret")
+    copies = []
+    for place in ("one", "other"):
+        copies.append(Path(shutil.copytree(recorder.run.directory, tmp_path / place / "digits" / "mlp-00000000")))
+        for left in ("metrics.jsonl", "delivery/jsonl.json"):
+            (copies[-1] / left).unlink()
+
+    untrusted, trusted = run("sync", copies[0]), run("sync", "--trust", copies[1])
+
+    assert untrusted.exit_code == 1
+    said, left_out = untrusted.stderr.splitlines()
+    assert said == f"{copies[0]}: to jsonl"
+    assert left_out.startswith(f"  left out: tracker 'jsonl': log_asset of 'secret': '{tmp_path / 'secret'}' is not in")
+    assert (trusted.exit_code, trusted.stdout) == (0, f"{copies[1]}: complete\n")
+    assert '"name":"secret"' not in (copies[0] / "metrics.jsonl").read_text()
+    assert '"name":"secret"' in (copies[1] / "metrics.jsonl").read_text()

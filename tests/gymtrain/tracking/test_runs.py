@@ -42,6 +42,8 @@ def test_the_runs_of_a_directory_are_read_the_newest_first(widths: Path) -> None
     assert (newest.name, oldest.name) == ("width 8", "width 4")
     assert (newest.experiment, newest.status, newest.epochs) == ("widths", "FINISHED", 3)
     assert (newest.monitor, newest.mode) == ("val/loss", "min")
+    assert newest.directions["loss"] == "min"
+    assert newest.directions["accuracy"] == "max"
     assert newest.params["model/hidden"] == "[8]"
     assert newest.tags["team"] == "flowers"
     assert {part: rows.rows for part, rows in newest.data.items()} == {"train": 90, "val": 30, "test": 30}
@@ -55,6 +57,7 @@ def test_mlflow_tells_the_same_of_a_run_as_its_directory(widths: Path) -> None:
         assert (here.id, here.mlflow_id, here.name) == (there.id, there.mlflow_id, there.name)
         assert (here.experiment, here.status, here.epochs) == (there.experiment, there.status, there.epochs)
         assert (here.params, here.data, here.metrics) == (there.params, there.data, there.metrics)
+        assert (here.monitor, here.mode, here.directions) == (there.monitor, there.mode, there.directions)
         assert here.started == pytest.approx(there.started, abs=0.01)
         assert here.ended == pytest.approx(there.ended, abs=0.01)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gymtrain.tracking import no_autologging
+
 
 @pytest.fixture
 def mlflow(tmp_path, monkeypatch):
@@ -45,6 +47,20 @@ def test_trainings_within_a_run_of_the_users_are_its_children_and_it_stays_their
 
 
 @pytest.mark.slow
+def test_the_run_that_the_environment_names_is_for_the_training_and_not_for_find_lr(tiny, mlflow, monkeypatch):
+    client = mlflow.MlflowClient()
+    project = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", project)
+    trainer = tiny(tracking=TRACKERS)
+
+    tried = trainer.find_lr(steps=10)["run"]["run_id"]
+    trained = trainer.train()["run"]["run_id"]
+
+    assert tried != trained == project
+    assert client.get_run(tried).data.tags["mlflow.parentRunId"] == project
+
+
+@pytest.mark.slow
 def test_autologging_opens_no_runs_for_what_is_fitted_and_works_afterwards(tiny, mlflow):
     from sklearn.linear_model import LogisticRegression
 
@@ -59,6 +75,26 @@ def test_autologging_opens_no_runs_for_what_is_fitted_and_works_afterwards(tiny,
         mlflow.sklearn.autolog(disable=True)
 
     assert (len(between), len(after)) == (0, 1)
+
+
+def test_of_trainings_that_overlap_the_last_switches_autologging_on_again(mlflow):
+    from mlflow.utils import autologging_utils
+
+    def is_off() -> bool:
+        return autologging_utils._AUTOLOGGING_GLOBALLY_DISABLED
+
+    one, other = no_autologging(), no_autologging()
+    with one:
+        other.__enter__()
+    during = is_off()
+    other.__exit__(None, None, None)
+    after = is_off()
+    with autologging_utils.disable_autologging():
+        with no_autologging():
+            pass
+        within = is_off()
+
+    assert (during, after, within, is_off()) == (True, False, True, False)
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(None, "from outside"), ("mine", "mine")])

@@ -242,6 +242,29 @@ def test_a_damaged_newest_checkpoint_keeps_the_run(kept):
     assert steps_of(tracker(), "batch/loss") == list(range(1, 17))
 
 
+def test_a_checkpoint_that_is_written_while_another_is_chosen_is_gone_on_with(kept, monkeypatch):
+    first, _ = interrupted(kept, step=14)
+    newest = max((run_of(first) / "checkpoints").iterdir())
+    aside = newest.rename(run_of(first) / newest.name)
+    acquire = RunLock.acquire
+
+    def acquired(lock: RunLock, task: Any = "record") -> None:
+        """Let the process that has the run write its last checkpoint, just before it goes."""
+        if aside.exists():
+            aside.rename(newest)
+        acquire(lock, task)
+
+    monkeypatch.setattr(RunLock, "acquire", acquired)
+    trainer, tracker = kept(training=TRAINING, tracking=TRACKING)
+    with pytest.warns(UserWarning, match=f"{newest.name} was written while .* was read; it is gone on with"):
+        result = trainer.train(resume="auto")
+
+    assert result["resumed_from"] == str(newest)
+    assert run_of(trainer) == run_of(first)
+    assert set(points(run_of(trainer)).values()) == {1}
+    assert steps_of(tracker(), "batch/loss") == list(range(1, 17))
+
+
 # F51
 @pytest.mark.parametrize("resume", ["auto", "run"])
 def test_a_run_that_is_still_going_is_not_gone_on_with(kept, resume):
