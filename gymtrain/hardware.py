@@ -266,20 +266,18 @@ def _text(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that matter, of those that are installed, without importing any."""
-    return dict(_library_versions())
+def library_versions(*names: str) -> dict[str, str]:
+    """Return the versions of libraries, all that matter or those named, where installed, without importing any."""
+    versions = {name: _version(name) for name in names or _LIBRARIES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 @functools.cache
-def _library_versions() -> dict[str, str]:
-    installed = {}
-    for name in _LIBRARIES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # that it is not listed says so
-    return installed
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _gpus(torch: ModuleType | None, attempt: _Attempts) -> list[dict[str, Any]]:

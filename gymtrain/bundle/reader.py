@@ -90,6 +90,8 @@ class Bundle:
     def close(self) -> None:
         """Let go of the file; tensors that were handed out keep it mapped for as long as they are used."""
         self._map = None
+        if self.verification is not None:
+            self.verification.start()
 
     def weights(self, expected: Mapping[str, tuple[str, tuple[int, ...]]] | None = None) -> dict[str, Tensor] | None:
         """Return the tensors of the model; None where it has none.
@@ -177,9 +179,9 @@ def open_bundle(
             keys of `cryptography`. All is then read into memory, where what is checked is what is used. None to take it
             whoever signed it, or nobody.
         verify: When the digests of the members are checked that hold tensors; all others always are, at once.
-            `"eager"`: before this returns. `"lazy"`: those of the weights in a thread that this starts, for which
-            `Bundle.verification` waits; but before this returns where a file object is given, which is the caller's
-            again then. False: not at all; damaged tensors are then taken for good ones.
+            `"eager"`: before this returns. `"lazy"`: those of the weights in a thread that begins when the bundle is
+            closed, for which `Bundle.verification` waits; but before this returns where a file object is given, which
+            is the caller's again then. False: not at all; damaged tensors are then taken for good ones.
 
     Raises:
         SpecError: `verify` is none of these, or False where `signed_by` asks for more; `signed_by` has something else

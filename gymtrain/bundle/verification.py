@@ -9,7 +9,7 @@ from gymtrain.errors import BundleError
 
 
 class Verification:
-    """Runs a check in a thread of its own.
+    """Runs checks, one after the other, in a thread of its own.
 
     Args:
         check: Raises `BundleError` or `OSError` where something is wrong.
@@ -20,21 +20,31 @@ class Verification:
     """
 
     def __init__(self, check: Callable[[], None], done: Callable[[], None]) -> None:
-        self._check = check
+        self._checks = [check]
         self._done = done
         self._is_over = False
         self._error: BundleError | OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="gymtrain-verification", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def also(self, check: Callable[[], None]) -> None:
+        """Add a check that comes after the others; before `start`."""
+        self._checks.append(check)
+
+    def start(self) -> None:
+        """Begin, unless it has begun. Until then nothing competes with the caller for the processor."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="gymtrain-verification", daemon=True)
+            self._thread.start()
 
     def wait(self) -> None:
-        """Return when the check has passed.
+        """Return when all checks have passed; begin where nobody has.
 
         Raises:
             BundleError: It has not; each call says so again.
             OSError: The file could not be read.
         """
-        if not self._is_over:
+        self.start()
+        if not self._is_over and self._thread is not None:
             self._thread.join()
         if not self._is_over:
             self._run()  # the thread has stayed in the process that this one was forked from
@@ -45,7 +55,8 @@ class Verification:
 
     def _run(self) -> None:
         try:
-            self._check()
+            for check in self._checks:
+                check()
         except (BundleError, OSError) as error:
             self._error = error
         self._is_over = True  # before the file is closed: a process that is forked in between takes it for open

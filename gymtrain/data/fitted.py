@@ -215,7 +215,7 @@ def resolve_estimator(key: str, given: dict[str, Any]) -> dict[str, Any]:
     if target is None:
         hint = did_you_mean(name, foreign_names("estimator"))
         raise SpecError([Fault(key, f"scikit-learn has no public class {name!r}{hint}")])
-    if method not in target.methods:
+    if not target.has_method(method):
         raise SpecError([Fault(key, f"{target.name} of scikit-learn has no {method}(); name a class that has it")])
     resolved, faults = foreign_arguments(target, rest, check_values=False)
     if faults:

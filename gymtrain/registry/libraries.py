@@ -73,15 +73,17 @@ class ForeignClass:
         name: Its own name.
         module: The module that defines it.
         arguments: For each argument `(default,)`, or `()` where there is none.
-        methods: The names of its methods, inherited ones included.
         adapter: Our class that is made in its place, with its name and its arguments.
     """
 
     name: str
     module: str
     arguments: dict[str, tuple[Any, ...]]
-    methods: frozenset[str] = frozenset()
     adapter: str | None = None
+
+    def has_method(self, name: str) -> bool:
+        """Tell whether the class has a method, inherited ones included."""
+        return _method(self.module, self.name, name) is not None
 
 
 def find_foreign(library: str, name: str) -> ForeignClass | None:
@@ -97,11 +99,10 @@ def find_foreign(library: str, name: str) -> ForeignClass | None:
     if found is None:
         return None
     class_name, module = found
-    methods = _methods(module, class_name)
-    constructor = methods.get("__new__") or methods.get("__init__")
+    constructor = _method(module, class_name, "__new__", "__init__")
     arguments = {} if constructor is None else _listed_arguments(constructor)
     own = {key: value for key, value in arguments.items() if key not in LIBRARIES[library].ours}
-    return ForeignClass(class_name, module, own, frozenset(methods), LIBRARIES[library].adapter)
+    return ForeignClass(class_name, module, own, LIBRARIES[library].adapter)
 
 
 def foreign_names(library: str) -> list[str]:
@@ -189,17 +190,19 @@ def _class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None
     return None
 
 
-def _methods(module: str, name: str) -> dict[str, ast.FunctionDef]:
-    """Return the methods of a class by name, those of its bases in the same library included."""
+def _method(module: str, name: str, *wanted: str) -> ast.FunctionDef | None:
+    """Return the first of several methods that a class has, or else those of its bases in the same library."""
     found = _class_definition(module, name)
     if found is None:
-        return {}
+        return None
     defining, definition = found
-    methods: dict[str, ast.FunctionDef] = {}
-    for base in reversed(definition.bases):
-        if isinstance(base, ast.Name):
-            methods |= _methods(defining, base.id)
-    return methods | {node.name: node for node in definition.body if isinstance(node, ast.FunctionDef)}
+    own = {node.name: node for node in definition.body if isinstance(node, ast.FunctionDef)}
+    for each in wanted:
+        if each in own:
+            return own[each]
+    # The source of a base is read only where it is needed: parsing a large module takes tens of milliseconds.
+    inherited = (_method(defining, base.id, *wanted) for base in definition.bases if isinstance(base, ast.Name))
+    return next(filter(None, inherited), None)
 
 
 def _listed_arguments(constructor: ast.FunctionDef) -> dict[str, tuple[Any, ...]]:

@@ -201,7 +201,7 @@ def load(
         try:
             experiment = _experiment(bundle, trust, types, name)
             predictor = _predictor(bundle, experiment, trust)
-            verification = _checked_weights(predictor.learner, verify, bundle.verification)
+            _check_weights(predictor.learner, verify, bundle.verification)
         except BundleError as error:
             missing = error.reason == "unknown_type"
             told = str(with_all_that_is_missing(error, bundle, trust, types, name) if missing else error)
@@ -214,21 +214,15 @@ def load(
             raise BundleError(message, reason="inconsistent") from error
         has_fitted = any(name.endswith(".skops") for name in bundle.manifest["members"])
         warn_of_versions(name, bundle.manifest["versions"], has_fitted=has_fitted)
-        return Loaded(experiment, predictor, bundle.results, verification)
+        return Loaded(experiment, predictor, bundle.results, bundle.verification)
 
 
-def _checked_weights(learner: Learner, verify: Verify, digests: Verification | None) -> Verification | None:
+def _check_weights(learner: Learner, verify: Verify, digests: Verification | None) -> None:
     """Look whether the weights are numbers: when their digest is looked at, because both read all of them."""
-    if digests is None:
-        if verify:
-            check_weights(learner)
-        return None
-
-    def check() -> None:
-        digests.wait()
+    if digests is not None:
+        digests.also(lambda: check_weights(learner))
+    elif verify:
         check_weights(learner)
-
-    return Verification(check, done=lambda: None)
 
 
 def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str) -> Experiment:

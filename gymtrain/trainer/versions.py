@@ -24,8 +24,8 @@ def warn_of_versions(path: str | Path, written_by: Mapping[str, str], *, has_fit
         written_by: The versions of libraries that wrote it, by name.
         has_fitted: Whether it holds fitted scikit-learn objects.
     """
-    here = library_versions()
     numbers = {**_NUMBERS, **(_NUMBERS_OF_FITTED if has_fitted else {})}
+    here = library_versions(*numbers)
     changed = [
         f"{name} {written_by[name][:40]!r}, here it is {here[name]}"
         for name, count in numbers.items()

@@ -189,4 +189,5 @@ def test_a_file_object_is_the_callers_again_when_it_is_read_also_lazily(good: by
 
     assert bundle.verification is None
     assert bundle.weights() is not None
-    assert open_bundle(tmp_path / "good.zip", verify="lazy").verification is not None
+    with open_bundle(tmp_path / "good.zip", verify="lazy") as bundle:
+        assert bundle.verification is not None

@@ -77,7 +77,7 @@ def test_the_methods_in_the_source_are_those_of_the_class(name: str) -> None:
     assert found is not None
 
     for method in ("fit", "transform", "predict", "predict_proba"):
-        assert (method in found.methods) == hasattr(imported(found), method), method
+        assert found.has_method(method) == hasattr(imported(found), method), method
 
 
 def test_the_usual_names_are_offered() -> None:
