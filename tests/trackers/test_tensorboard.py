@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from servers import TensorBoardServer
 
-from gymtrain_trackers import ArgumentError, Recorder, Run
+from gymtrain_trackers import ArgumentError, Recorder, Run, sync
 from gymtrain_trackers.tensorboard import TensorBoardTracker
 
 
@@ -28,6 +29,38 @@ def hparams(events):
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     stored = metadata.parse_session_start_info_plugin_data(content).hparams
     return {key: getattr(value, value.WhichOneof("kind")) for key, value in stored.items()}
+
+
+def outcome(events):
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    content = events.SummaryMetadata(metadata.SESSION_END_INFO_TAG).plugin_data.content
+    return api_pb2.Status.Name(metadata.parse_session_end_info_plugin_data(content).status)
+
+
+def test_the_status_is_that_of_the_last_end_also_when_all_is_told_again(run):
+    shown = []
+    for step, status in enumerate(["FAILED", "KILLED", "FINISHED"]):
+        recorder = Recorder([TensorBoardTracker()], run)
+        with recorder:
+            recorder.log_metrics({"loss": 1.0}, step=step)
+            assert recorder.wait_started(60)
+            while step and len(read(recorder.info()["tensorboard"]["directory"]).Scalars("loss")) <= step:
+                time.sleep(0.05)
+            shown += [outcome(read(recorder.info()["tensorboard"]["directory"]))] if step else []
+            recorder.close(status)
+        events = read(recorder.info()["tensorboard"]["directory"])
+        shown.append(outcome(events))
+    (run.directory / "delivery" / "tensorboard.json").unlink()
+    before = [path.read_bytes() for path in (run.root / "tensorboard").rglob("*.gymtrain")]
+
+    sync(run.directory)
+
+    success, failure, running = "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"
+    assert shown == [failure, running, failure, running, success]
+    assert [point.step for point in events.Scalars("loss")] == [0, 1, 2]
+    assert [len(path.read_bytes()) for path in (run.root / "tensorboard").rglob("*.gymtrain")] == [*map(len, before)]
+    assert outcome(read(recorder.info()["tensorboard"]["directory"])) == success
 
 
 def test_a_run_is_one_directory_with_one_file(run, tmp_path):

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .errors import ArgumentError, RejectedError
 from .event_file import EventFile
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
 
+Outcome: TypeAlias = Literal["SUCCESS", "FAILURE", "RUNNING"]
+
+
 class TensorBoardTracker(Tracker):
     """Writes one event file per run, in `<directory>/<experiment>/<run name>-<first 8 characters of the run id>`.
 
     Params become the HParams of the run (TensorBoard has one set per run: those that came before the first metric) and,
     like tags, a table under Text. Assets and inputs have no place in TensorBoard. A run told again goes on behind the
-    last complete event of its file.
+    last complete event of its file. The status that HParams show is that of its last end.
 
     Args:
         directory: What is given to `tensorboard --logdir`; None means `tensorboard` in the root of the run. A relative
@@ -57,6 +60,8 @@ class TensorBoardTracker(Tracker):
         self._changed: set[str] = set()
         self._has_session = False
         self._started = 0.0
+        self._told = 0
+        self._end_number: int | None = None
         self._events: list[Event] = []
         self._to_pass_over = 0
         self._directory: Path
@@ -78,7 +83,7 @@ class TensorBoardTracker(Tracker):
         self._file = EventFile(self._directory / f"events.out.tfevents.{run.started:.0f}.{run.id[:8]}.gymtrain")
         self._to_pass_over = self._file.count
         self._params, self._tables, self._changed, self._has_session = {}, {"params": {}, "tags": {}}, set(), False
-        self._started = run.started
+        self._started, self._told, self._end_number = run.started, 0, None
         with self._batch():
             self._add(run.started, file_version="brain.Event:2")
 
@@ -86,6 +91,7 @@ class TensorBoardTracker(Tracker):
         for key in ENDING_TAGS:
             self._tables["tags"].pop(key, None)
         self._changed.add("tags")
+        self._rewrite_end("RUNNING")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._params.update(params)
@@ -131,15 +137,18 @@ class TensorBoardTracker(Tracker):
             self._add(self._time(), graph_def=graph)
 
     def end(self, status: Status) -> None:
-        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-        outcome = api_pb2.STATUS_SUCCESS if status == "FINISHED" else api_pb2.STATUS_FAILURE
-        ending = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=self._time())
-        data = plugin_data_pb2.HParamsPluginData(session_end_info=ending)
+        outcome: Outcome = "SUCCESS" if status == "FINISHED" else "FAILURE"
+        end_number = self._end_number
         with self._batch():
             self._open_session()
-            self._write_hparams(metadata.SESSION_END_INFO_TAG, data)
+            if end_number is None:
+                end_number = self._told + len(self._events)
+                self._write_end(outcome)
             self._write_tables()
+        if self._end_number is None:
+            self._end_number = end_number
+        else:
+            self._rewrite_end(outcome)
         assert self._file is not None, "start() comes first"
         self._file.close()
 
@@ -166,6 +175,7 @@ class TensorBoardTracker(Tracker):
             there = min(self._to_pass_over, len(self._events))
             self._file.write(self._events[there:])
             self._to_pass_over -= there
+            self._told += len(self._events)
         except BaseException:
             self._has_session, self._changed = before
             raise
@@ -197,6 +207,27 @@ class TensorBoardTracker(Tracker):
         )
         self._has_session = True
         self._write_tables()
+
+    def _write_end(self, outcome: Outcome) -> None:
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        # Both are always there, so that another outcome takes the same room in the file.
+        ending = plugin_data_pb2.SessionEndInfo(
+            status=api_pb2.Status.Value(f"STATUS_{outcome}"), end_time_secs=self._time()
+        )
+        data = plugin_data_pb2.HParamsPluginData(session_end_info=ending)
+        self._write_hparams(metadata.SESSION_END_INFO_TAG, data)
+
+    def _rewrite_end(self, outcome: Outcome) -> None:
+        """Change the end that the file has: of several, TensorBoard shows the first."""
+        if self._end_number is None:
+            return
+        assert self._file is not None, "start() comes first"
+        try:
+            self._write_end(outcome)
+            self._file.overwrite(self._end_number, self._events.pop())
+        finally:
+            self._events = []
 
     def _write_hparams(self, tag: str, data: Any) -> None:
         from tensorboard.plugins.hparams import metadata
