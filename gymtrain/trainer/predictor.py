@@ -14,6 +14,7 @@ from gymtrain.data.schema import Features, number_of_rows, row_blocks, rows_that
 from gymtrain.errors import InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
+from gymtrain.trainer.held_out import HeldOut
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +33,7 @@ class Predictor:
         input_shape: The shape of one row as the model gets it.
         weights: Which weights the model has: `"best"` or `"last"`.
         examples: A few raw rows, for the self-check of a bundle.
+        held_out: Rows that nothing was learned from; None where there are none, or not any more.
     """
 
     features: Features
@@ -40,6 +42,7 @@ class Predictor:
     input_shape: tuple[int, ...]
     weights: str
     examples: Frame | Array | None
+    held_out: HeldOut | None = None
 
     @property
     def task(self) -> Task:
