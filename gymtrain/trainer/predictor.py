@@ -15,6 +15,7 @@ from gymtrain.data.schema import Features, known_form, number_of_rows, row_block
 from gymtrain.errors import InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
+from gymtrain.trainer.held_out import HeldOut
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,7 @@ class Predictor:
         weights: Which weights the model has: `"best"` or `"last"`.
         examples: A few raw rows, for the self-check of a bundle.
         expected: The scores that these rows gave where the bundle was written; None for what is not out of a bundle.
+        held_out: Rows that nothing was learned from; None where there are none, or not any more.
     """
 
     features: Features
@@ -43,6 +45,7 @@ class Predictor:
     weights: str
     examples: Frame | Array | None
     expected: Array | None = None
+    held_out: HeldOut | None = None
 
     @property
     def task(self) -> Task:

@@ -41,9 +41,10 @@ from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.own_classes import Types, check_findable, sources_of, with_all_that_is_missing
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
+from gymtrain.trainer.reducing import REDUCED, change
 from gymtrain.trainer.schema_file import read_schema
 from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
-from gymtrain.trainer.storage import restored, stored
+from gymtrain.trainer.storage import Stored, restored, stored
 from gymtrain.trainer.tensors import tensor_of
 from gymtrain.trainer.versions import warn_of_versions
 from gymtrain.training.precision import parameter_dtype
@@ -61,6 +62,7 @@ def save(
     predictor: Predictor,
     result: Mapping[str, Any],
     *,
+    dtype: str | None = None,
     include_source: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
 ) -> None:
@@ -72,19 +74,57 @@ def save(
         spec: The same, written out.
         predictor: What was learned.
         result: What `train()` returned.
+        dtype: In how few bytes weights are written, one of `REDUCED`; None for as many as they have.
         include_source: Whether the source of the user's own classes is put in, for people to read.
         sign: Makes a signature of the manifest; None for a bundle that is not signed.
 
     Raises:
-        SaveError: A component could not be found again by the process that loads the bundle.
+        SaveError: A component could not be found again by the process that loads the bundle, or the weights cannot be
+            written so.
         OSError: The file cannot be written.
     """
     check_findable(experiment)
     if bad := non_finite_weights(predictor.learner):
         raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")
     _check_final_state(experiment, predictor)
-    contents = contents_of(spec, predictor, result)
+    weights = None
+    if dtype is not None:
+        weights, predictor = _reduced(experiment, predictor, dtype)
+    contents = contents_of(spec, predictor, result, weights=weights)
     write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents, sign=sign)
+
+
+def _reduced(experiment: Experiment, predictor: Predictor, dtype: str) -> tuple[Stored, Predictor]:
+    """Return weights in fewer bytes, and a predictor that has them as who loads the bundle will."""
+    if dtype not in REDUCED:
+        raise SaveError(f"dtype: got {dtype!r}; expected one of {', '.join(map(repr, REDUCED))}, or None")
+    if not isinstance(predictor.learner, TorchLearner):
+        raise SaveError(f"dtype: {experiment.model.model.type!r} is no torch module; leave dtype out")
+    weights = stored(predictor.learner, dtype)
+    after = replace(predictor, learner=_again(experiment, predictor, weights.state))
+    weights.said["reduced"]["change"] = json_safe(change(predictor, after, experiment.model.training))
+    return weights, after
+
+
+def _again(experiment: Experiment, predictor: Predictor, state: Mapping[str, Any], *, seed: int = 0) -> Learner:
+    """Return the model made anew, as in another process.
+
+    Args:
+        experiment: The spec.
+        predictor: That has it.
+        state: What it is to have learned.
+        seed: Is added to that of the spec.
+    """
+    training = experiment.model.training
+    return restore_learner(
+        experiment.model.model,
+        predictor.task,
+        predictor.input_shape,
+        dict(state),
+        seed=training.seed + seed,
+        device=training.device,
+        dtype=parameter_dtype(training.precision),
+    )
 
 
 def _check_final_state(experiment: Experiment, predictor: Predictor) -> None:
@@ -93,20 +133,12 @@ def _check_final_state(experiment: Experiment, predictor: Predictor) -> None:
     Raises:
         SaveError: It cannot: with other first weights, what is left gives other outputs.
     """
-    learner, training = predictor.learner, experiment.model.training
+    learner = predictor.learner
     if not isinstance(learner, TorchLearner) or predictor.examples is None or not len(predictor.examples):
         return
     if learner.final_state().keys() == learner.module.state_dict().keys():
         return
-    again = restore_learner(
-        experiment.model.model,
-        predictor.task,
-        predictor.input_shape,
-        learner.save(),
-        seed=training.seed + 1,
-        device=training.device,
-        dtype=parameter_dtype(training.precision),
-    )
+    again = _again(experiment, predictor, learner.save(), seed=1)
     one, other = predictor.scores(predictor.examples), replace(predictor, learner=again).scores(predictor.examples)
     if one.tobytes() != other.tobytes():
         raise SaveError(
@@ -121,6 +153,7 @@ def contents_of(
     result: Mapping[str, Any],
     training: tuple[Any, dict[str, torch.Tensor]] | None = None,
     copied: Copied = lambda name, tensor: tensor,
+    weights: Stored | None = None,
 ) -> Contents:
     """Return what goes into a bundle.
 
@@ -130,6 +163,7 @@ def contents_of(
         result: What `train()` returned.
         training: Where the training stands, as JSON and tensors, which makes the bundle a checkpoint.
         copied: Copies a tensor, by a name of its own, where what is written has to stay as it is now.
+        weights: What is written of a torch module; None for its tensors as they are.
 
     Raises:
         SaveError: Something cannot be written.
@@ -153,7 +187,7 @@ def contents_of(
             _state(name, step.save() if hasattr(step, "save") else {}) for name, step in predictor.pipeline.steps
         ],
         training=state,
-        **_model_members(predictor, copied),
+        **_model_members(predictor, copied, weights),
     )
 
 
@@ -292,12 +326,12 @@ def _restored(state: State, trust: Collection[str]) -> dict[str, Any]:
     return {**state.values["state"], **arrays, **skops}
 
 
-def _model_members(predictor: Predictor, copied: Copied) -> dict[str, Any]:
+def _model_members(predictor: Predictor, copied: Copied, weights: Stored | None) -> dict[str, Any]:
     learner = predictor.learner
     if isinstance(learner, TorchLearner):
-        tensors, said = stored(learner.save(), learner.final_state())
-        weights = {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in tensors.items()}
-        return {"weights": weights, "storage": said or None}
+        tensors, said = weights or stored(learner)
+        written = {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in tensors.items()}
+        return {"weights": written, "storage": said or None}
     state = _state("model", learner.save())
     return {"weights": state.tensors or None, "model_skops": state.skops, "model_state": state.values["state"]}
 

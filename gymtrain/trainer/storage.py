@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from gymtrain.bundle import Bundle
 from gymtrain.errors import BundleError, some
+from gymtrain.models.torch_learner import TorchLearner
+from gymtrain.trainer.reducing import enlarged, reduced
 from gymtrain.trainer.tensors import torch_tensor
 from gymtrain.trainer.tying import tied, ties
 
 
-def stored(
-    state: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the tensors that are written, and what is said of them.
+class Stored(NamedTuple):
+    """Tensors as they are written.
 
     Args:
-        state: The state dict, on the CPU.
-        original: The same as the model has it: on another device, copies do not share memory any more.
+        tensors: By name, on the CPU.
+        said: How those of the model are made of them; empty where they are these.
     """
-    found = ties(original)
-    tensors = {name: tensor for name, tensor in state.items() if name not in found}
-    return tensors, {"tied": found} if found else {}
+
+    tensors: dict[str, torch.Tensor]
+    said: dict[str, Any]
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """The state dict that a reader makes of them.
+
+        Raises:
+            BundleError: `inconsistent`: The tensors are not what is said of them.
+        """
+        known = self.said.get("reduced", {"tensors": {}})
+        if unknown := sorted(self.said.keys() - {"tied", "reduced"}):
+            raise BundleError(f"storage.json: unknown {some(unknown)}", reason="inconsistent")
+        if not isinstance(known, dict):
+            raise BundleError("storage.json: reduced: expected an object", reason="inconsistent")
+        return tied(enlarged(self.tensors, known.get("tensors")), self.said.get("tied", {}))
+
+
+def stored(learner: TorchLearner, dtype: str | None = None) -> Stored:
+    """Return what is written of a module.
+
+    Args:
+        learner: With the module.
+        dtype: In which type weights are written, one of `gymtrain.trainer.reducing.REDUCED`; None for their own.
+
+    Raises:
+        SaveError: The module keeps something else than tensors, or values that the type cannot hold.
+    """
+    saved = learner.save()
+    found = ties(learner.final_state())  # not of what was copied to the CPU, which shares no memory
+    tensors: Mapping[str, torch.Tensor] = {name: tensor for name, tensor in saved.items() if name not in found}
+    said: dict[str, Any] = {"tied": found} if found else {}
+    if dtype is not None:
+        tensors, was = reduced(tensors, dtype)
+        said["reduced"] = {"to": dtype, "tensors": was}
+    return Stored(dict(tensors), said)
 
 
 def restored(bundle: Bundle) -> dict[str, torch.Tensor]:
@@ -34,7 +68,4 @@ def restored(bundle: Bundle) -> dict[str, torch.Tensor]:
         BundleError: `inconsistent`: The tensors are not what is said of them.
     """
     tensors = {name: torch_tensor(tensor) for name, tensor in (bundle.weights() or {}).items()}
-    said = bundle.storage() or {}
-    if unknown := sorted(said.keys() - {"tied"}):
-        raise BundleError(f"storage.json: unknown {some(unknown)}", reason="inconsistent")
-    return tied(tensors, said.get("tied", {}))
+    return Stored(tensors, bundle.storage() or {}).state

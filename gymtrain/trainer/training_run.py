@@ -28,6 +28,7 @@ from gymtrain.trainer.checkpoints import Checkpoints, Monitored, find, still_new
 from gymtrain.trainer.drawing import write_graph
 from gymtrain.trainer.estimation import latency_ms
 from gymtrain.trainer.fitting import Fitting, make_learner
+from gymtrain.trainer.held_out import held_out
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.keeping import keep_bundle
 from gymtrain.trainer.library_fitting import LibraryFitting
@@ -157,6 +158,7 @@ class TrainingRun:
                     self._checkpoints.wait()
                 if fitting.has_learned:
                     self.predictor = _predictor(fitting.learner, data, fitting.weights)
+                    self.predictor.held_out = held_out(data)
         with self.stages("evaluate_model"):
             self._tested = fitting.evaluate("test")
             self.state.metrics |= self._tested
