@@ -43,6 +43,7 @@ class Contents:
         created: When it was made, as an ISO 8601 time.
         weights: The tensors of the model, by name.
         storage: How the tensors of the model are made of these, where that is not one by one.
+        onnx: The model as a file in ONNX, beside its weights.
         model_skops: What skops made of a fitted scikit-learn model.
         model_state: What a model keeps as JSON.
         preprocessors: In the order in which they are applied.
@@ -68,6 +69,7 @@ class Contents:
     created: str
     weights: Mapping[str, Tensor] | None = None
     storage: dict[str, Any] | None = None
+    onnx: bytes | None = None
     model_skops: bytes | None = None
     model_state: dict[str, Any] | None = None
     preprocessors: Sequence[State] = ()

@@ -251,9 +251,9 @@ def _check_form(path: str, header: _Header) -> None:
     if header.external != ATTRIBUTES:
         message = f"{where} has attributes {header.external:#x}, expected a regular file's {ATTRIBUTES:#x}"
         raise BundleError(message, reason="member_type")
-    if common.method not in (STORED, DEFLATED) or (common.method == DEFLATED and bundle_format.is_tensors(name)):
+    if common.method not in (STORED, DEFLATED) or (common.method == DEFLATED and bundle_format.is_mapped(name)):
         message = (
-            f"{where} has compression method {common.method}; expected stored, or deflated where it has no tensors"
+            f"{where} has compression method {common.method}; expected stored, or deflated where it has no weights"
         )
         raise BundleError(message, reason="member_compressed")
     if common.method == DEFLATED and common.size > common.stored_size * bundle_format.MAX_RATIO:

@@ -16,6 +16,7 @@ RESULTS: Final = "results.json"
 MODEL_STATE: Final = "model.json"
 MODEL_SKOPS: Final = "model.skops"
 WEIGHTS: Final = "weights.safetensors"
+ONNX: Final = "model.onnx"  # on request: predicts without the class
 STORAGE: Final = "storage.json"  # where the weights are not simply one tensor after another
 SELFCHECK: Final = "selfcheck.safetensors"
 README: Final = "README.md"
@@ -47,7 +48,7 @@ def is_member(name: str) -> bool:
         >>> is_member("spec.json"), is_member("preprocessors/000.skops"), is_member("model.pkl")
         (True, True, False)
     """
-    if name in (*REQUIRED, *MODEL, *TRAINING, STORAGE, SIGNATURE) or PREPROCESSOR.fullmatch(name) is not None:
+    if name in (*REQUIRED, *MODEL, *TRAINING, STORAGE, ONNX, SIGNATURE) or PREPROCESSOR.fullmatch(name) is not None:
         return True
     return is_source(name)
 
@@ -63,13 +64,23 @@ def is_source(name: str) -> bool:
 
 
 def is_tensors(name: str) -> bool:
-    """Whether the member holds tensors, which are stored, aligned and mapped.
+    """Whether the member holds tensors, which are aligned.
 
     Example:
         >>> is_tensors("weights.safetensors"), is_tensors("spec.json")
         (True, False)
     """
     return name.endswith(".safetensors")
+
+
+def is_mapped(name: str) -> bool:
+    """Whether the member may be of any size, and so is stored and mapped.
+
+    Example:
+        >>> is_mapped("weights.safetensors"), is_mapped("model.onnx"), is_mapped("spec.json")
+        (True, True, False)
+    """
+    return is_tensors(name) or name == ONNX
 
 
 def max_bytes(name: str) -> int | None:

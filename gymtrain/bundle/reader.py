@@ -18,7 +18,7 @@ from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import signing, strict_json, tensors
 from gymtrain.bundle.contents import State
 from gymtrain.bundle.directory import Entry, read_directory
-from gymtrain.bundle.format import is_source, is_tensors, preprocessor_name
+from gymtrain.bundle.format import is_mapped, is_source, preprocessor_name
 from gymtrain.bundle.private import PrivateCopy
 from gymtrain.bundle.signing import Signature, SignedBy
 from gymtrain.bundle.source import Readable, Source
@@ -109,6 +109,15 @@ class Bundle:
         content: dict[str, Any] | None = self._contents.get(bundle_format.STORAGE)
         return content
 
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the model is there as a file in ONNX too."""
+        return bundle_format.ONNX in self._entries
+
+    def onnx(self) -> bytes:
+        """Return the model as a file in ONNX, which may be of anybody's making."""
+        return bytes(self._mapped(bundle_format.ONNX))
+
     def model_skops(self) -> bytes | None:
         """Return what skops made of a scikit-learn model; None where it is not one."""
         content: bytes | None = self._contents.get(bundle_format.MODEL_SKOPS)
@@ -153,11 +162,13 @@ class Bundle:
     def _tensors(
         self, name: str, expected: Mapping[str, tuple[str, tuple[int, ...]]] | None = None
     ) -> dict[str, Tensor]:
+        return tensors.parse(self._mapped(name), expected=expected, where=f"{self._name}: {name}")
+
+    def _mapped(self, name: str) -> memoryview:
         if self._map is None:
             raise ValueError(f"{self._name}: the bundle is closed; take its tensors before that")
         entry = self._entries[name]
-        view = memoryview(self._map)[entry.offset : entry.offset + entry.size]
-        return tensors.parse(view, expected=expected, where=f"{self._name}: {name}")
+        return memoryview(self._map)[entry.offset : entry.offset + entry.size]
 
 
 def open_bundle(
@@ -212,12 +223,12 @@ def open_bundle(
             signing.check(signature, manifest_bytes, keys, source.name)
         contents = {}
         for name, member in manifest["members"].items():
-            if not is_tensors(name):
+            if not is_mapped(name):
                 contents[name] = _decode(source, name, _read_member(source, entries[name], member))
             elif verify == "lazy" and name == bundle_format.WEIGHTS and not source.is_borrowed:
                 later.append(entries[name])
             elif verify:
-                _check_tensors(source, entries[name], member)
+                _check_mapped(source, entries[name], member)
         mapped = source.map()
         if not later:
             source.close()
@@ -228,7 +239,7 @@ def open_bundle(
 
     def check() -> None:
         for entry in later:
-            _check_tensors(source, entry, manifest["members"][entry.name])
+            _check_mapped(source, entry, manifest["members"][entry.name])
 
     verification = Verification(check, source.close)
     return Bundle(source.name, manifest, contents, entries, mapped, signature, manifest_bytes, verification)
@@ -368,7 +379,7 @@ def _missing(names: Collection[str]) -> str | None:
             return name
     if not any(name in names for name in bundle_format.MODEL):
         return bundle_format.WEIGHTS
-    if bundle_format.STORAGE in names and bundle_format.WEIGHTS not in names:
+    if (bundle_format.STORAGE in names or bundle_format.ONNX in names) and bundle_format.WEIGHTS not in names:
         return bundle_format.WEIGHTS
     if sum(name in names for name in bundle_format.TRAINING) == 1:
         return next(name for name in bundle_format.TRAINING if name not in names)
@@ -385,7 +396,7 @@ def _read_member(source: Source, entry: Entry, member: Mapping[str, Any]) -> byt
     return content
 
 
-def _check_tensors(source: Source, entry: Entry, member: Mapping[str, Any]) -> None:
+def _check_mapped(source: Source, entry: Entry, member: Mapping[str, Any]) -> None:
     """Verify a member that is mapped, not read.
 
     One digest of a large member is enough; its CRC-32, which costs half as much again, is only looked at to tell an

@@ -125,6 +125,8 @@ def _members(contents: Contents) -> Iterator[tuple[str, bytes | Mapping[str, Ten
         yield bundle_format.WEIGHTS, _checked(bundle_format.WEIGHTS, contents.weights)
     if contents.storage is not None:
         yield bundle_format.STORAGE, _document(bundle_format.STORAGE, contents.storage)
+    if contents.onnx is not None:
+        yield bundle_format.ONNX, contents.onnx
     for index, state in enumerate(contents.preprocessors):
         name = preprocessor_name(index, "json")
         yield name, _document(name, state.values)
@@ -177,7 +179,7 @@ def _manifest(contents: Contents, digests: Mapping[str, dict[str, Any]]) -> byte
 
 def _write_bytes(archive: zipfile.ZipFile, name: str, content: bytes) -> dict[str, Any]:
     info = _info(name)
-    if _is_worth_deflating(content):
+    if not bundle_format.is_mapped(name) and _is_worth_deflating(content):
         info.compress_type = zipfile.ZIP_DEFLATED
     archive.writestr(info, content)
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

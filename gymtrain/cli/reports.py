@@ -128,11 +128,22 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
         if part in data:
             yield f"{part} data", f"{data[part]['rows']:,} rows, SHA-256 {data[part]['sha256']}"
     yield "weights", _kept(results.get("best"))
+    yield "stored", _storage(content["storage"] or {})
     yield "elapsed", _seconds(results["elapsed"]) if results.get("elapsed") else None
     environment = dict(bundled_run(path, content).environment)
     yield "machine", _listing({name: environment.pop(name) for name in _MACHINE if name in environment})
     yield "commit", _listing({name: environment.pop(name) for name in _COMMIT if name in environment})
     yield "versions", _listing(environment)
+
+
+def _storage(said: dict[str, Any]) -> str | None:
+    """What is particular about how the tensors are written; whatever somebody wrote into a file."""
+    reduced, portable = said.get("reduced"), said.get("portable")
+    told = [f"as {_text(reduced.get('to'))}"] if isinstance(reduced, dict) else []
+    told += [f"{len(said['tied'])} tied tensors once"] if isinstance(said.get("tied"), dict) else []
+    if isinstance(portable, dict):
+        told += [f"also as ONNX, whose scores differ by up to {_value(portable.get('difference'), None)}"]
+    return ", ".join(told) or None
 
 
 def _is_checkpoint(manifest: dict[str, Any]) -> bool:

@@ -124,7 +124,7 @@ class Absent:
     """
 
     def __init__(self, reason: str) -> None:
-        self._reason = reason
+        self.reason = reason
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Refuse.
@@ -132,7 +132,7 @@ class Absent:
         Raises:
             UnknownTypeError: Always.
         """
-        raise UnknownTypeError(self._reason)
+        raise UnknownTypeError(self.reason)
 
 
 def check_component(kind: str, value: Any) -> Component:

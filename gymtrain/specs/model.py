@@ -12,7 +12,7 @@ import pydantic
 
 from gymtrain.errors import Fault, did_you_mean, some
 from gymtrain.registry import ForeignClass, find_foreign
-from gymtrain.specs.components import Component, check_component
+from gymtrain.specs.components import Absent, Component, check_component
 from gymtrain.specs.dataset import Seed
 from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name, join
 from gymtrain.specs.wording import shortened
@@ -343,7 +343,9 @@ class Model(Section):
 
 
 def _training_step_keywords(model: Component) -> list[str] | None:
-    """Return what a model's own training step takes beside the batch; None where it takes any keyword."""
+    """Return what a model's own training step takes beside the batch; None where it takes anything, or is absent."""
+    if isinstance(model.target, Absent):
+        return None
     step = getattr(model.target, "training_step", None) if isinstance(model.target, type) else None
     if step is None:
         return []

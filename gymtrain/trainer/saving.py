@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -35,10 +36,13 @@ from gymtrain.data.schema import Features
 from gymtrain.errors import BundleError, SaveError, SpecError, some
 from gymtrain.hardware import library_versions
 from gymtrain.models.contract import Learner
+from gymtrain.models.onnx_learner import OnnxLearner
 from gymtrain.models.torch_learner import TorchLearner, restore_learner
 from gymtrain.specs import Experiment
+from gymtrain.specs.components import Absent
 from gymtrain.trainer.model_card import model_card
 from gymtrain.trainer.own_classes import Types, check_findable, sources_of, with_all_that_is_missing
+from gymtrain.trainer.portable import exported
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
 from gymtrain.trainer.reducing import REDUCED, change
@@ -63,6 +67,7 @@ def save(
     result: Mapping[str, Any],
     *,
     dtype: str | None = None,
+    portable: bool = False,
     include_source: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
 ) -> None:
@@ -75,6 +80,7 @@ def save(
         predictor: What was learned.
         result: What `train()` returned.
         dtype: In how few bytes weights are written, one of `REDUCED`; None for as many as they have.
+        portable: Whether the model is put in as ONNX too, which predicts without its class.
         include_source: Whether the source of the user's own classes is put in, for people to read.
         sign: Makes a signature of the manifest; None for a bundle that is not signed.
 
@@ -83,6 +89,8 @@ def save(
             written so.
         OSError: The file cannot be written.
     """
+    if isinstance(predictor.learner, OnnxLearner):
+        predictor.learner.save()
     check_findable(experiment)
     if bad := non_finite_weights(predictor.learner):
         raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")
@@ -90,8 +98,24 @@ def save(
     weights = None
     if dtype is not None:
         weights, predictor = _reduced(experiment, predictor, dtype)
+    onnx = None
+    if portable:
+        onnx, weights = _portable(experiment, predictor, weights)
     contents = contents_of(spec, predictor, result, weights=weights)
-    write(path, replace(contents, sources=sources_of(experiment)) if include_source else contents, sign=sign)
+    sources = sources_of(experiment) if include_source else {}
+    write(path, replace(contents, onnx=onnx, sources=sources), sign=sign)
+
+
+def _portable(experiment: Experiment, predictor: Predictor, weights: Stored | None) -> tuple[bytes, Stored]:
+    """Return the model as ONNX, made of what a bundle holds of it, and its weights with what is said of both."""
+    learner = predictor.learner
+    if not isinstance(learner, TorchLearner):
+        raise SaveError(f"portable: {experiment.model.model.type!r} is no torch module; save without portable")
+    on_cpu = _again(experiment, predictor, learner.save(), device="cpu")
+    assert isinstance(on_cpu, TorchLearner)
+    onnx, told = exported(on_cpu, replace(predictor, learner=on_cpu))
+    weights = weights or stored(learner)
+    return onnx, weights._replace(said={**weights.said, "portable": told})
 
 
 def _reduced(experiment: Experiment, predictor: Predictor, dtype: str) -> tuple[Stored, Predictor]:
@@ -106,7 +130,14 @@ def _reduced(experiment: Experiment, predictor: Predictor, dtype: str) -> tuple[
     return weights, after
 
 
-def _again(experiment: Experiment, predictor: Predictor, state: Mapping[str, Any], *, seed: int = 0) -> Learner:
+def _again(
+    experiment: Experiment,
+    predictor: Predictor,
+    state: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    device: str | None = None,
+) -> Learner:
     """Return the model made anew, as in another process.
 
     Args:
@@ -114,6 +145,7 @@ def _again(experiment: Experiment, predictor: Predictor, state: Mapping[str, Any
         predictor: That has it.
         state: What it is to have learned.
         seed: Is added to that of the spec.
+        device: Where it lies; None for where the spec says.
     """
     training = experiment.model.training
     return restore_learner(
@@ -122,7 +154,7 @@ def _again(experiment: Experiment, predictor: Predictor, state: Mapping[str, Any
         predictor.input_shape,
         dict(state),
         seed=training.seed + seed,
-        device=training.device,
+        device=device or training.device,
         dtype=parameter_dtype(training.precision),
     )
 
@@ -246,6 +278,10 @@ def load(
         except Exception as error:
             message = f"{name}: the members do not fit together: {type(error).__name__}: {error}"
             raise BundleError(message, reason="inconsistent") from error
+        absent = experiment.model.model.target
+        if isinstance(absent, Absent):
+            message = f"{name}: predicts through model.onnx, in onnxruntime, and cannot train: {absent.reason}"
+            warnings.warn(message, stacklevel=3)
         has_fitted = any(name.endswith(".skops") for name in bundle.manifest["members"])
         warn_of_versions(name, bundle.manifest["versions"], has_fitted=has_fitted)
         return Loaded(experiment, predictor, bundle.results, bundle.verification)
@@ -261,7 +297,7 @@ def _check_weights(learner: Learner, verify: Verify, digests: Verification | Non
 
 def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str) -> Experiment:
     try:
-        with Experiment.reading_a_file(trust, types):
+        with Experiment.reading_a_file(trust, types, needs_model=not bundle.has_onnx):
             return Experiment(**bundle.spec)
     except SpecError as error:
         unknown = any(fault.path.endswith("type") for fault in error.faults)
@@ -282,16 +318,19 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     for (_, step), state in zip(pipeline.steps, states, strict=True):
         if hasattr(step, "restore"):
             step.restore(_restored(state, trust))
-    training = experiment.model.training
-    learner = restore_learner(
-        experiment.model.model,
-        task,
-        input_shape,
-        _model_state(bundle, trust),
-        seed=training.seed,
-        device=training.device,
-        dtype=parameter_dtype(training.precision),
-    )
+    training, target = experiment.model.training, experiment.model.model.target
+    if isinstance(target, Absent):
+        learner: Learner = OnnxLearner(bundle.onnx(), task)
+    else:
+        learner = restore_learner(
+            experiment.model.model,
+            task,
+            input_shape,
+            _model_state(bundle, trust),
+            seed=training.seed,
+            device=training.device,
+            dtype=parameter_dtype(training.precision),
+        )
     examples = _selfcheck_rows(bundle, features)
     expected = bundle.selfcheck().get("scores")
     scores = None if expected is None else to_numpy(expected).copy()

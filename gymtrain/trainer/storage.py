@@ -34,7 +34,7 @@ class Stored(NamedTuple):
             BundleError: `inconsistent`: The tensors are not what is said of them.
         """
         known = self.said.get("reduced", {"tensors": {}})
-        if unknown := sorted(self.said.keys() - {"tied", "reduced"}):
+        if unknown := sorted(self.said.keys() - {"tied", "reduced", "portable"}):
             raise BundleError(f"storage.json: unknown {some(unknown)}", reason="inconsistent")
         if not isinstance(known, dict):
             raise BundleError("storage.json: reduced: expected an object", reason="inconsistent")

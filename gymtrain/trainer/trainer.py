@@ -401,6 +401,7 @@ class Trainer:
         path: Writable,
         *,
         dtype: str | None = None,
+        portable: bool = False,
         include_source: bool = False,
         sign_with: PrivateKey | None = None,
     ) -> None:
@@ -414,6 +415,10 @@ class Trainer:
                 32 bits for each weight of a torch module. Who loads it has 32 bits again, but for what was rounded
                 away; `gymtrain.inspect(path)["storage"]["reduced"]["change"]` says what that does to the metrics on the
                 rows that were held out. This trainer keeps the weights that it has.
+            portable: Put in the model as ONNX too, which is checked to answer as torch does, within
+                `atol=1e-5, rtol=1e-4`: where the class of a torch module is neither registered nor trusted, the file
+                then predicts through onnxruntime, and cannot be trained. Takes seconds, and the file becomes twice as
+                large. Needs the extra `onnx`.
             include_source: Put in the source of the modules that define classes of yours, for people to read. It is
                 never run: who loads the file needs the classes all the same.
             sign_with: An Ed25519 private key, so that those who load the file can see that it is yours: the path of a
@@ -423,8 +428,9 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             SpecError: `sign_with` is no such key, or has a password.
             SaveError: A class of yours is defined where no other process finds it, or its source cannot be found; or
-                `dtype` is none, cannot hold a weight, or there is no torch module; or the address cannot be written to.
-            MissingDependencyError: The package for such an address, or for signatures, is not installed.
+                `dtype` is none or cannot hold a weight; or the model is no torch module, or not the same in ONNX; or
+                the address cannot be written to.
+            MissingDependencyError: The package for such an address, for signatures or for ONNX is not installed.
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
@@ -441,6 +447,7 @@ class Trainer:
             predictor,
             self._learned or {},
             dtype=dtype,
+            portable=portable,
             include_source=include_source,
             sign=None if sign_with is None else signer(sign_with),
         )
