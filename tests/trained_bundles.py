@@ -1,7 +1,7 @@
 """Small bundles of trainers of each kind, and what they answer.
 
-As a program (`python trained_bundles.py`) it freezes them as `data/bundles/format-1-*.zip` with their answers beside
-them: what is frozen once is loaded by every later gymtrain.
+As a program (`python trained_bundles.py`) it freezes those that are not yet as `data/bundles/format-1-*.zip`, and their
+answers beside them: what is frozen once is loaded by every later gymtrain.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def _specs() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     pca = {"type": "sklearn", "transformer": "PCA", "n_components": 2}
     return {
         "network": ({"dataset": "iris", "preprocessors": ["standard_scaler"]}, network),
+        "int8": ({"dataset": "iris", "preprocessors": ["standard_scaler"]}, network),
         "frame": (
             {"dataset": {"type": "dataframe", "data": _frame(), "target": "answer"}, "preprocessors": ["tabular"]},
             {"model": "linear", "training": {"epochs": 2}},
@@ -57,15 +58,16 @@ def _specs() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def make(folder: Path, prefix: str = "") -> dict[str, Path]:
-    """Train each and save it; return where, by name. Nothing in them tells of the machine."""
-    paths = {name: folder.resolve() / f"{prefix}{name}.zip" for name in _specs()}
+    """Train each that is not there and save it; return where, by name. Nothing in them tells of the machine."""
+    specs = {name: each for name, each in _specs().items() if not (folder / f"{prefix}{name}.zip").exists()}
+    paths = {name: folder.resolve() / f"{prefix}{name}.zip" for name in specs}
     tracking = {"trackers": [], "log_figures": False, "log_bundle": False, "log_system_metrics": False}
     with tempfile.TemporaryDirectory() as root, contextlib.chdir(root):
-        for name, (dataset, model) in _specs().items():
+        for name, (dataset, model) in specs.items():
             trainer = Trainer(dataset=dataset, model=model, tracking=tracking)
             result = trainer.train()
             trainer._learned = {key: result[key] for key in ("metrics", "best", "status")}
-            trainer.save(paths[name])
+            trainer.save(paths[name], dtype="int8" if name == "int8" else None)
     return paths
 
 
