@@ -85,6 +85,8 @@ class OnnxLearner(Learner):
         options.log_severity_level = 4  # what fails is raised
         options.intra_op_num_threads = 1  # several add up in another order
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Else "ORTM" at the fifth byte has them read in a format of onnxruntime's own, which `refusal` does not know.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             self._session = runtime.InferenceSession(self._data, options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -61,6 +61,15 @@ def test_a_plain_graph_is_accepted_and_run():
     np.testing.assert_array_equal(learner.scores(np.eye(3, dtype=np.float32)), WEIGHT)
 
 
+def test_a_graph_that_looks_like_the_own_format_of_onnxruntime_is_read_as_the_onnx_that_was_looked_at():
+    data = linear(lambda model: setattr(model, "producer_name", "ORTM"))
+
+    learner = OnnxLearner(data, Regression(2))
+
+    assert data[4:8] == b"ORTM"
+    np.testing.assert_array_equal(learner.scores(np.eye(3, dtype=np.float32)), WEIGHT)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
