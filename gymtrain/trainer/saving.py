@@ -33,7 +33,7 @@ from gymtrain.bundle import (
 )
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features
-from gymtrain.errors import BundleError, SaveError, SpecError, some
+from gymtrain.errors import BundleError, MissingDependencyError, SaveError, SpecError, some
 from gymtrain.hardware import library_versions
 from gymtrain.models.contract import Learner
 from gymtrain.models.onnx_learner import OnnxLearner
@@ -261,6 +261,7 @@ def load(
     Raises:
         BundleError: The file is no bundle, was changed, or names a type that is not trusted.
         FileNotFoundError: There is no such file.
+        MissingDependencyError: It predicts through ONNX here, and onnxruntime is not installed.
     """
     name = name_of(path)
     with open_bundle(path, sha256=sha256, signed_by=signed_by, verify=verify) as bundle:
@@ -273,7 +274,7 @@ def load(
             told = str(with_all_that_is_missing(error, bundle, trust, types, name) if missing else error)
             message = told if told.startswith(name) else f"{name}: {told}"
             raise BundleError(message, reason=error.reason) from error
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, MissingDependencyError):
             raise
         except Exception as error:
             message = f"{name}: the members do not fit together: {type(error).__name__}: {error}"

@@ -516,7 +516,7 @@ class Trainer:
             BundleError: It is no bundle, was changed, is not signed by one of the keys, or names types that are neither
                 registered, trusted nor given, all of which are listed; or it cannot be had from where it is said to be.
                 With `verify="lazy"`, the methods that need the weights raise it where they are damaged.
-            MissingDependencyError: The package for such an address, or for signatures, is not installed.
+            MissingDependencyError: The package for such an address, for signatures or for ONNX is not installed.
 
         Warns:
             UserWarning: Another great version of torch or numpy wrote it, or, where it holds fitted scikit-learn

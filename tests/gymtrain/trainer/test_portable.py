@@ -169,6 +169,17 @@ def test_an_extra_that_is_not_installed_is_named(iris: Trainer, tmp_path: Path, 
         iris.save(tmp_path / "model.zip", portable=True)
 
 
+def test_a_bundle_is_not_called_broken_where_onnxruntime_is_not_installed(
+    iris: Trainer, portable: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    with pytest.raises(MissingDependencyError, match=r"^onnxruntime is not.*pip install 'gymtrain\[onnxruntime\]'"):
+        Trainer.load(portable)
+    with_class = Trainer.load(portable, trust=["user_portable:Net"])
+    np.testing.assert_array_equal(with_class.predict(ROWS), iris.predict(ROWS))
+
+
 @pytest.mark.parametrize("verify", ["eager", "lazy"])
 def test_a_damaged_graph_is_refused_before_it_answers(verify: Any, portable: Path, tmp_path: Path):
     content = bytearray(portable.read_bytes())
