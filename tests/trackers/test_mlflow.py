@@ -18,7 +18,7 @@ from gymtrain_trackers import ArgumentError, Metric, Recorder, Run, TrackerError
 from gymtrain_trackers.mlflow import MLflowTracker, _schema
 from gymtrain_trackers.mlflow_keys import KEY_CHARACTERS, Keys
 from gymtrain_trackers.mlflow_place import claimed
-from gymtrain_trackers.mlflow_store import resolve, ui_command
+from gymtrain_trackers.mlflow_store import checked_uri, resolve, ui_command
 
 
 @pytest.fixture
@@ -317,6 +317,39 @@ def test_a_directory_is_taken_from_who_allows_it(tmp_path, monkeypatch):
 def test_a_database_in_memory_is_refused(uri):
     with pytest.raises(ArgumentError, match=r"is a database in memory; expected sqlite:///path/to/mlflow\.db"):
         MLflowTracker(uri)
+
+
+@pytest.mark.parametrize("uri", ["foo://x", "htp://host:5000", "postgres://db/x"])
+def test_a_kind_of_store_that_mlflow_does_not_know_is_refused(uri):
+    scheme = uri.partition(":")[0]
+
+    with pytest.raises(
+        ArgumentError, match=rf"tracking_uri: '{uri}' begins with '{scheme}:', .*expected one of sqlite,"
+    ):
+        MLflowTracker(uri)
+
+
+@pytest.mark.parametrize("uri", ["postgresql+psycopg2://db/x", "mysql://db/x", "databricks", "databricks://me", "uc:x"])
+def test_the_kinds_of_stores_that_mlflow_knows_are_taken(uri):
+    assert checked_uri(uri, "tracking_uri") == uri
+
+
+def test_a_store_of_a_plugin_of_mlflow_is_taken(tmp_path, monkeypatch):
+    metadata = tmp_path / "plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[mlflow.tracking_store]\nours=plugin:Store\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert checked_uri("ours://x", "tracking_uri") == "ours://x"
+
+
+def test_an_empty_tracking_uri_is_refused_and_an_empty_variable_is_none(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+    MLflowTracker()
+    with pytest.raises(ArgumentError, match=r"tracking_uri: got ''; expected sqlite:///.* or None for what"):
+        MLflowTracker("")
 
 
 def test_where_artifacts_go_depends_on_the_store(tmp_path):

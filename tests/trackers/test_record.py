@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from gymtrain_trackers import DatasetInput, Metric, Recorder, Run, TrackerError, load, read_record, sync
 from gymtrain_trackers.files import RunLock
 from gymtrain_trackers.record import HEAD_BYTES, TAIL_BYTES
-from gymtrain_trackers.starts import start_entry
+from gymtrain_trackers.starts import moved, start_entry
 
 DIES = """
 import os, signal, sys
@@ -135,6 +136,15 @@ def test_a_tracker_of_which_the_journal_does_not_know_how_it_was_made_is_left_ou
     (run.directory / "journal.jsonl").write_text(json.dumps(start) + "\n")
 
     assert read_record(run.directory).trackers == []
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "sqlite:///"])
+def test_what_leaves_the_root_of_a_run_does_not_move_with_it(scheme):
+    inside, outside = f"{scheme}/tmp/runs/a..b/x.db", f"{scheme}/tmp/runs/../other/x.db"
+
+    assert moved(inside, "/tmp/runs", Path("/mnt")) == f"{scheme}/mnt/a..b/x.db"
+    assert moved(outside, "/tmp/runs", Path("/mnt")) == outside
+    assert [moved(inside, before, Path("/mnt")) for before in ("", ".", "tmp", None)] == [inside] * 4
 
 
 def test_a_store_beside_a_run_that_was_moved_is_named_where_it_is_now(tmp_path):

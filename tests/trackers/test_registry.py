@@ -96,7 +96,8 @@ def test_only_trackers_can_be_loaded():
 def test_a_run_has_absolute_paths_and_names(tmp_path):
     run = Run.new(tmp_path, "team/digits", "..")
 
-    assert run.directory.parent == tmp_path / "team_digits"
+    assert run.directory.parent.parent == tmp_path
+    assert run.directory.parent.name.startswith("team_digits-")
     assert run.directory.name == f"_-{run.id[:8]}"
     with pytest.raises(ArgumentError, match=r"run\.root: got 'runs'; expected an absolute path"):
         Run(run.id, "a", "b", tmp_path.__class__("runs"), tmp_path, 0.0)
@@ -104,6 +105,17 @@ def test_a_run_has_absolute_paths_and_names(tmp_path):
         Run("x", "a", "b", tmp_path, tmp_path, 0.0)
     with pytest.raises(ArgumentError, match=r"run\.name: got an empty string"):
         Run.new(tmp_path, "a", "")
+
+
+def test_experiments_share_no_folder_also_when_their_characters_are_replaced(tmp_path):
+    names = ["a €", "a £", "a _", "a _ ", "b" * 130, "b" * 140, "b" * 120]
+
+    folders = [Run.new(tmp_path, name).directory.parent.name for name in names]
+
+    assert len(set(folders)) == len(names)
+    assert folders[2] == "a _"
+    assert folders[-1] == "b" * 120
+    assert folders == [Run.new(tmp_path, name).directory.parent.name for name in names]
 
 
 def test_an_input_has_a_short_digest_and_a_known_context():

@@ -72,7 +72,8 @@ class MLflowTracker(Tracker):
             `MLFLOW_EXPERIMENT_ID` where nobody has named an experiment, "" none.
 
     Raises:
-        ArgumentError: the URI names a directory, which MLflow refuses, or lacks its password.
+        ArgumentError: the URI names a directory, which MLflow refuses, or a kind of store that it does not know; it is
+            empty or lacks its password.
 
     Example:
         >>> tracker = MLflowTracker("sqlite:////tmp/runs/mlflow.db")
@@ -92,6 +93,11 @@ class MLflowTracker(Tracker):
         run_id: str | None = None,
         experiment_id: str | None = None,
     ) -> None:
+        if tracking_uri == "":
+            raise ArgumentError(
+                "mlflow tracking_uri: got ''; expected sqlite:///path/to/mlflow.db, http://host:5000 and the like, or "
+                "None for what MLFLOW_TRACKING_URI says, else mlflow.db beside the runs"
+            )
         self._given_uri = checked_uri(with_password(tracking_uri), "mlflow tracking_uri") or checked_uri(
             os.environ.get("MLFLOW_TRACKING_URI"), "MLFLOW_TRACKING_URI"
         )

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SERVICES = ("http", "https", "databricks", "databricks-uc", "uc")
 OPEN_ATTEMPTS = 3
 LOCK_SECONDS = 120
 
@@ -39,7 +41,8 @@ def checked_uri(uri: str | None, origin: str) -> str | None:
     """Return a tracking URI whose meaning does not depend on the working directory; None or "" gives None.
 
     Raises:
-        ArgumentError: it names a directory (MLflow refuses those) or a database in memory.
+        ArgumentError: it names a directory (MLflow refuses those), a database in memory, or a kind of store that
+            neither MLflow nor a plugin of it knows.
 
     Example:
         >>> checked_uri("file:./mlruns", "tracking_uri")  # doctest: +ELLIPSIS
@@ -63,6 +66,16 @@ def checked_uri(uri: str | None, origin: str) -> str | None:
                 "runs into it) or set the environment variable MLFLOW_ALLOW_FILE_STORE=true"
             )
         return uri if scheme else Path(uri).absolute().as_uri()
+    known = (*DATABASES, *SERVICES)
+    if (
+        scheme
+        and scheme.partition("+")[0] not in known
+        and not entry_points(group="mlflow.tracking_store", name=scheme)
+    ):
+        raise ArgumentError(
+            f"{origin}: {shown!r} begins with {scheme + ':'!r}, which MLflow does not know; expected one of "
+            f"{', '.join(known)}, as in sqlite:///path/to/mlflow.db or http://host:5000, or that of an installed plugin"
+        )
     return uri
 
 

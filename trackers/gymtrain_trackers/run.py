@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import uuid
@@ -69,7 +70,7 @@ class Run:
         id = uuid.uuid4().hex
         base = Path(root).absolute()
         return cls(
-            id, experiment, name, base, base / path_part(experiment) / f"{path_part(name)}-{id[:8]}", time.time()
+            id, experiment, name, base, base / folder_of(experiment) / f"{path_part(name)}-{id[:8]}", time.time()
         )
 
 
@@ -187,3 +188,15 @@ def path_part(name: str) -> str:
     """
     part = re.sub(r"[^\w .+=@-]", "_", name).strip(" ")[:120].rstrip(" ")
     return "_" if part.strip(".") == "" else part
+
+
+def folder_of(experiment: str) -> str:
+    """Return the name of an experiment's folder: its own name, or one with a digest of it where that is no `path_part`.
+
+    Example:
+        >>> folder_of("digits"), folder_of("a €"), folder_of("a £")
+        ('digits', 'a _-5dae7500', 'a _-c35fe7c0')
+    """
+    part = path_part(experiment)
+    digest = hashlib.sha256(experiment.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return part if part == experiment else f"{part}-{digest}"

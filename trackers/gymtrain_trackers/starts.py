@@ -140,6 +140,8 @@ def recipes_in(directory: Path, root: Path) -> dict[str, dict[str, Any]]:
 def moved(value: Any, before: Any, root: Path) -> Any:
     """Return an argument of a tracker as it is after the root of its run was moved from `before` to `root`.
 
+    What leaves the root by `..` did not move with it.
+
     Example:
         >>> moved("sqlite:////tmp/runs/mlflow.db", "/tmp/runs", Path("/mnt"))
         'sqlite:////mnt/mlflow.db'
@@ -150,6 +152,7 @@ def moved(value: Any, before: Any, root: Path) -> Any:
     if isinstance(value, str) and isinstance(before, str) and before.startswith("/"):
         for scheme in ("sqlite:///", "file://", ""):
             place = value.removeprefix(scheme)
-            if value.startswith(scheme) and f"{place}/".startswith(f"{before}/"):
+            is_below = f"{place}/".startswith(f"{before}/") and ".." not in Path(place).parts
+            if value.startswith(scheme) and is_below:
                 return f"{scheme}{root}{place[len(before) :]}"
     return value

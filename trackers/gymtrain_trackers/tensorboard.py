@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from .errors import ArgumentError, RejectedError
 from .event_file import EventFile
 from .images import encode_png
-from .run import ENDING_TAGS, JSON, Metric, Run, Status, path_part
+from .run import ENDING_TAGS, JSON, Metric, Run, Status, folder_of, path_part
 from .strict_json import as_text
 from .tracker import Tracker, Wanted
 
@@ -76,7 +76,7 @@ class TensorBoardTracker(Tracker):
 
     def start(self, run: Run) -> None:
         self._logdir = self._logdir or run.root / "tensorboard"
-        self._directory = self._logdir / path_part(run.experiment) / f"{path_part(run.name)}-{run.id[:8]}"
+        self._directory = self._logdir / folder_of(run.experiment) / f"{path_part(run.name)}-{run.id[:8]}"
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._file is not None:
             self._file.close()
