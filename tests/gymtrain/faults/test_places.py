@@ -26,6 +26,7 @@ Mount = Callable[[str], Path]
 def test_the_directory_for_temporary_files_has_no_effect(
     kind: str, disk: Mount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    make_trainer(tmp_path / "before", epochs=1).train()  # libraries look for the directory when they are imported
     place = tmp_path / "missing" if kind == "missing" else disk("size=4k")
     if kind == "full":
         (place / "ballast").write_bytes(bytes(4096))
