@@ -129,7 +129,10 @@ class Workers:
 
     def _died(self, patience: float) -> str:
         """Return which workers are no more, and of what; one may be noticed before it is quite dead."""
-        wait([worker.sentinel for worker in self._processes], timeout=patience)
+        gone = wait([worker.sentinel for worker in self._processes], timeout=patience)
+        for worker in self._processes:
+            if worker.sentinel in gone:
+                worker.join(_DYING_SECONDS)  # a process lets go of its sentinel a moment before it has an exit code
         codes = {worker.pid: worker.exitcode for worker in self._processes if worker.exitcode}
         return ", ".join(
             f"process {process} of {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
