@@ -71,7 +71,7 @@ def differences(one: Bundle, other: Bundle) -> list[Difference]:
 def _between_members(one: Bundle, other: Bundle) -> Iterator[Difference]:
     listed = [bundle.manifest["members"] for bundle in (one, other)]
     for name in sorted({*listed[0], *listed[1]}):
-        if name in _SAID or bundle_format.is_mapped(name):
+        if name in _SAID or bundle_format.is_tensors(name):
             continue
         here, there = (_member(members.get(name)) for members in listed)
         if here != there:

@@ -237,8 +237,7 @@ def _check_names(where: str, names: list[bytes]) -> None:
         if text.endswith("/"):
             raise BundleError(f"{where}: {text!r} is a directory; bundles have only files", reason="member_type")
         if not bundle_format.is_member(text):
-            why = "; checkpoints are not read by this version" if text.startswith(bundle_format.TRAINING) else ""
-            raise BundleError(f"{where}: unexpected member {text!r}{why}", reason="member_unexpected")
+            raise BundleError(f"{where}: unexpected member {text!r}", reason="member_unexpected")
 
 
 def _check_form(path: str, header: _Header) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import sys
 from collections.abc import Iterator
-from typing import Any
 
-from gymtrain.bundle.source import Source
+from gymtrain.bundle.source import PRIVATE, Source
 from gymtrain.errors import BundleError
 
-_PRIVATE: dict[str, Any] = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 _CHUNK_BYTES = 1 << 20
 
 
@@ -26,7 +23,7 @@ class PrivateCopy(Source):
 
     def __init__(self, source: Source) -> None:
         self.name, self.size = source.name, source.size
-        self._memory = mmap.mmap(-1, max(self.size, 1), **_PRIVATE)
+        self._memory = mmap.mmap(-1, max(self.size, 1), **PRIVATE)
         for chunk in source.chunks(0, self.size):
             self._memory.write(chunk)
 

@@ -10,9 +10,9 @@ import hashlib
 import mmap
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import signing, strict_json, tensors
@@ -25,6 +25,9 @@ from gymtrain.bundle.source import Readable, Source
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.bundle.verification import Verification
 from gymtrain.errors import BundleError, Fault, SpecError, some
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Verify = Literal["eager", "lazy", False]
 
@@ -85,6 +88,9 @@ class Bundle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None and self.verification is not None:
+            self.verification.cancel()
+            self.verification = None
         self.close()
 
     def close(self) -> None:
@@ -211,7 +217,7 @@ def open_bundle(
     if signed_by is not None and verify is False:
         raise SpecError([Fault("verify", "got False, but a signature is about the weights too; use 'eager' or 'lazy'")])
     keys = None if signed_by is None else signing.public_keys(signed_by)
-    source = Source(path) if keys is None else _copied(path)
+    source = Source(path) if keys is None else _copied(path, keys)
     later: list[Entry] = []
     try:
         if sha256 is not None:
@@ -245,8 +251,12 @@ def open_bundle(
     return Bundle(source.name, manifest, contents, entries, mapped, signature, manifest_bytes, verification)
 
 
-def _copied(path: Readable) -> PrivateCopy:
+def _copied(path: Readable, keys: Sequence[Ed25519PublicKey]) -> PrivateCopy:
+    """Return a copy in memory, which there is room for only if the file looks as if one of the keys had signed it."""
     with Source(path) as source:
+        entries = read_directory(source)
+        _, manifest = _read_manifest(source, entries)
+        signing.check(_read_signature(source, entries), manifest, keys, source.name)
         return PrivateCopy(source)
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from gymtrain.bundle import strict_json
 from gymtrain.bundle.directory import ATTRIBUTES, DATE_TIME
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PublicKey: TypeAlias = "str | os.PathLike[str] | bytes | Ed25519PublicKey"
-SignedBy: TypeAlias = "PublicKey | list[PublicKey] | tuple[PublicKey, ...]"
+SignedBy: TypeAlias = "PublicKey | Sequence[PublicKey]"
 PrivateKey: TypeAlias = "str | os.PathLike[str] | bytes | Ed25519PrivateKey"
 
 ALGORITHM: Final = "ed25519"
@@ -93,7 +93,8 @@ def public_keys(signed_by: SignedBy) -> list[Ed25519PublicKey]:
         FileNotFoundError: There is no such file.
         MissingDependencyError: `cryptography` is not installed.
     """
-    keys = signed_by if isinstance(signed_by, list | tuple) else [signed_by]
+    is_one = isinstance(signed_by, str | bytes) or not isinstance(signed_by, Sequence)
+    keys = cast("Sequence[PublicKey]", [signed_by] if is_one else signed_by)
     if not keys:
         raise SpecError([Fault("signed_by", "got no key; expected at least one, or None to take any bundle")])
     return [_public_key(key) for key in keys]

@@ -8,10 +8,11 @@ import io
 import mmap
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from gymtrain.bundle import remote
 from gymtrain.bundle.addresses import is_url, shown
@@ -20,6 +21,8 @@ from gymtrain.errors import BundleError
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
+# For memory that a forked process does not share: what one of the two writes is not the other's.
+PRIVATE: dict[str, Any] = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 _CHUNK_BYTES = 1 << 20
 
 
@@ -106,13 +109,20 @@ class Source:
         Raises:
             BundleError: `truncated`: the file ends before that.
         """
-        self._file.seek(offset)
+        # A file has one position for all threads, and for the processes that were forked while it was open.
+        descriptor = _descriptor(self._file) if hasattr(os, "pread") else None
         while length > 0:
-            chunk = self._file.read(min(length, _CHUNK_BYTES))
+            wanted = min(length, _CHUNK_BYTES)
+            chunk = self._read_at(offset, wanted) if descriptor is None else os.pread(descriptor, wanted, offset)
             if not chunk:
                 raise BundleError(f"{self.name}: {length} bytes are missing at the end", reason="truncated")
             length -= len(chunk)
+            offset += len(chunk)
             yield chunk
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(length)
 
     def map(self) -> mmap.mmap:
         """Map the file copy-on-write: it can be written to in memory, which never reaches the file.
@@ -128,7 +138,7 @@ class Source:
                 return mmap.mmap(descriptor, self.size, access=mmap.ACCESS_COPY)
         except ValueError as error:
             raise BundleError(f"{self.name}: the file changes while it is read: {error}", reason="truncated") from None
-        mapped = mmap.mmap(-1, self.size)
+        mapped = mmap.mmap(-1, self.size, **PRIVATE)
         for chunk in self.chunks(0, self.size):
             mapped.write(chunk)
         return mapped

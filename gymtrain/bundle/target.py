@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from gymtrain.bundle.atomic import atomic_write
 from gymtrain.errors import SaveError
 
 Writable: TypeAlias = str | os.PathLike[str] | BinaryIO
+
+_CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -55,7 +56,14 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile(prefix="gymtrain-") as copy:
             yield copy
             copy.seek(0)
-            shutil.copyfileobj(copy, target)
+            while chunk := copy.read(_CHUNK_BYTES):
+                _write_all(target, memoryview(chunk))
+
+
+def _write_all(target: BinaryIO, data: memoryview) -> None:
+    while data:
+        written = target.write(data)  # files without a buffer may take less than all
+        data = data[len(data) if written is None else written :]
 
 
 def _check_takes_bytes(target: object) -> None:

@@ -19,7 +19,7 @@ from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, check
 from gymtrain.cli.bundles import diff, inspect, reproduce, verify
 from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
-from gymtrain.cli.places import BundlePath, Sha256
+from gymtrain.cli.places import BundlePath, Sha256, SignedBy
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
@@ -261,6 +261,7 @@ def predict(
         typer.Option("--format", help="The format of INPUT, where its name does not tell."),
     ] = None,
     sha256: Sha256 = None,
+    signed_by: SignedBy = None,
     trust: Trusted = None,
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
@@ -270,16 +271,13 @@ def predict(
         raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
 
     from gymtrain.bundle import atomic_write
-    from gymtrain.bundle import inspect as read_bundle
     from gymtrain.cli.predictions import Predictions
     from gymtrain.data.tables import TableFile
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
-    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256)
-    predictions = Predictions(
-        trainer, rows, labels=read_bundle(bundle)["schema"]["labels"], id_column=id_column, proba=proba
-    )
+    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, signed_by=signed_by or None)
+    predictions = Predictions(trainer, rows, id_column=id_column, proba=proba)
     if output is None:
         predictions.write(sys.stdout.buffer, batch_size)
     else:
@@ -315,6 +313,7 @@ def estimate(
     bundle: BundlePath,
     repetitions: Annotated[int, typer.Option(min=1, help="How often one prediction is timed.")] = 500,
     sha256: Sha256 = None,
+    signed_by: SignedBy = None,
     trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
@@ -322,7 +321,8 @@ def estimate(
     find_modules_here()
     from gymtrain.trainer import Trainer
 
-    found = Trainer.load(bundle, trust=trust or (), sha256=sha256).estimate(repetitions)
+    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, signed_by=signed_by or None)
+    found = trainer.estimate(repetitions)
     if as_json:
         typer.echo(_json(found))
     else:

@@ -16,17 +16,12 @@ from gymtrain.cli.arguments import (
     find_modules_here,
     print_json,
 )
-from gymtrain.cli.places import BundlePath, Sha256
+from gymtrain.cli.places import BundlePath, Sha256, SignedBy
 
 if TYPE_CHECKING:
     from gymtrain.trainer import Trainer
 
 NOT_THE_SAME = 1
-
-SignedBy = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="KEY", help="Refuse it unless this public key has signed it; repeatable.", **EXISTING),
-]
 
 
 def inspect(bundle: BundlePath, sha256: Sha256 = None, as_json: AsJson = False) -> None:
@@ -54,7 +49,7 @@ def verify(
     from gymtrain.hardware import hardware_info
     from gymtrain.trainer import Trainer
 
-    trainer = Trainer.load(bundle, trust or (), sha256=sha256, signed_by=tuple(signed_by) if signed_by else None)
+    trainer = Trainer.load(bundle, trust or (), sha256=sha256, signed_by=signed_by or None)
     replayed = trainer.verify()
     found = {
         "signature": "checked" if signed_by else "not checked",
@@ -115,6 +110,8 @@ def reproduce(
     ] = None,
     keep: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Write the new bundle there.")] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
+    sha256: Sha256 = None,
+    signed_by: SignedBy = None,
     trust: Trusted = None,
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +122,7 @@ def reproduce(
     from gymtrain.trainer import Trainer
     from gymtrain.training.progress import ProgressBar
 
-    trainer = Trainer.load(bundle, trust or ())
+    trainer = Trainer.load(bundle, trust or (), sha256=sha256, signed_by=signed_by or None)
     given = {} if data is None else arguments_from(data, trainer.to_dict()["dataset"]["dataset"])
     callbacks = [ProgressBar()] if sys.stderr.isatty() and not no_progress else []
     found = trainer.reproduce(given, callbacks, keep=keep)

@@ -34,7 +34,11 @@ def keygen(
 
     private, public = generate_key()
     _create(key, private, 0o600)
-    _create(key.with_name(f"{key.name}.pub"), public, 0o644)
+    try:
+        _create(key.with_name(f"{key.name}.pub"), public, 0o644)
+    except OSError:
+        key.unlink()
+        raise
     typer.echo(f"{key} is the private key, which has no password: keep it to yourself")
     typer.echo(f"{key}.pub is the public key, for those who load what you sign")
 

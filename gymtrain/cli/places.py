@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from gymtrain.cli.arguments import EXISTING
+
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -54,4 +56,8 @@ BundlePath = Annotated[
 ]
 Sha256 = Annotated[
     str | None, typer.Option("--sha256", metavar="DIGEST", help="Refuse the bundle unless its file has this SHA-256.")
+]
+SignedBy = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="KEY", help="Refuse it unless this public key has signed it; repeatable.", **EXISTING),
 ]

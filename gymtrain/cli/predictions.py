@@ -21,7 +21,6 @@ class Predictions:
     Args:
         trainer: The trained model.
         table: The rows; columns that the model was not trained on are left out.
-        labels: What the bundle's schema says of them.
         id_column: A column of the file that is copied in front of the predictions.
         proba: Whether to give the probability of each class too.
 
@@ -30,10 +29,9 @@ class Predictions:
         TaskError: Probabilities are asked of a regression.
     """
 
-    def __init__(
-        self, trainer: Trainer, table: TableFile, *, labels: Mapping[str, Any], id_column: str | None, proba: bool
-    ) -> None:
+    def __init__(self, trainer: Trainer, table: TableFile, *, id_column: str | None, proba: bool) -> None:
         self._trainer, self._table, self._id_column = trainer, table, id_column
+        labels = trainer.task.to_dict()
         self._is_multilabel = labels["task"] == "multilabel"
         self._classes = [str(label) for label in trainer.classes_] if proba else None
         if id_column is not None:

@@ -90,7 +90,7 @@ def save(
         OSError: The file cannot be written.
     """
     if isinstance(predictor.learner, OnnxLearner):
-        predictor.learner.save()
+        raise SaveError("this trainer predicts through model.onnx, without the class of its model; copy its file")
     check_findable(experiment)
     if bad := non_finite_weights(predictor.learner):
         raise SaveError(f"the weights {some(bad)} hold NaN or infinity: the model has no answers; train it anew")

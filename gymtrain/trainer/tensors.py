@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from gymtrain.bundle import Tensor
-from gymtrain.errors import SaveError
+from gymtrain.errors import BundleError, SaveError
 
 # What safetensors calls the types of torch.
 DTYPES: Final = MappingProxyType(
@@ -41,7 +41,13 @@ def tensor_of(tensor: torch.Tensor) -> Tensor:
 
 
 def torch_tensor(tensor: Tensor) -> torch.Tensor:
-    """Return a tensor of a bundle as torch has it; its memory is the map of the file, copied where it is written to."""
+    """Return a tensor of a bundle as torch has it; its memory is the map of the file, copied where it is written to.
+
+    Raises:
+        BundleError: `weights_dtype`: no model has tensors of this type (the 8-bit floats).
+    """
+    if tensor.dtype not in TORCH_DTYPES:
+        raise BundleError(f"a tensor is {tensor.dtype}, which no model of torch has here", reason="weights_dtype")
     dtype = TORCH_DTYPES[tensor.dtype]
     if 0 in tensor.shape:
         return torch.empty(tensor.shape, dtype=dtype)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gymtrain.bundle import PrivateKey, Readable, SignedBy, Verification, Verify, Writable
     from gymtrain.data.schema import Features
+    from gymtrain.models.tasks import Task
     from gymtrain.trainer.predictor import Predictor
     from gymtrain.training.callbacks import Callback
 
@@ -285,6 +286,15 @@ class Trainer:
             TaskError: It is a regression.
         """
         return self._described("classes_").task.classes
+
+    @property
+    def task(self) -> Task:
+        """What is predicted.
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+        """
+        return self._described("task").task
 
     @property
     def features(self) -> Features:
@@ -554,10 +564,21 @@ class Trainer:
 
     def _trained(self, what: str) -> Predictor:
         predictor = self._described(what)
-        if self._verification is not None:
-            self._verification.wait()
+        verification = self._verification  # another thread may set it to None
+        if verification is not None:
+            verification.wait()
             self._verification = None
         return predictor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of, once the weights are verified: a thread cannot be copied.
+
+        Raises:
+            BundleError: The weights are damaged.
+        """
+        if self._verification is not None:
+            self._verification.wait()
+        return {**vars(self), "_verification": None}
 
     def _described(self, what: str) -> Predictor:
         """Return what was learned to somebody who does not look at the weights."""

@@ -441,6 +441,14 @@ def test_keys_are_made_and_never_overwritten_and_what_they_sign_is_verified(bund
     assert "is not signed" in unsigned.stderr
     assert "of a given key" in verified.stdout
     assert "which is none of the 1 given" in foreign.stderr
+    (tmp_path / "taken.pub").touch()
+    assert run("keygen", tmp_path / "taken").exit_code == 2
+    assert not (tmp_path / "taken").exists()
+    rows = tmp_path / "rows.csv"
+    rows.write_text(",".join(map(str, range(4))) + "\n" + ",".join(["1"] * 4) + "\n")
+    for command in (["predict", path, rows], ["estimate", path, "--repetitions", 1], ["reproduce", path]):
+        assert run(*command, "--signed-by", f"{key}.pub").exit_code == 0, command
+        assert run(*command, "--signed-by", tmp_path / "other.pub").exit_code == 2, command
     fingerprint = signed.stdout.split()[-1]
     assert f"says it is of the key of SHA-256 {fingerprint}" in run("inspect", path).stdout
     assert "not asked for" in run("verify", path).stdout

@@ -15,7 +15,7 @@ from bundle_forge import Forge, Part, make_contents, read_all
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from gymtrain.bundle import SignedBy, from_numpy, generate_key, inspect, open_bundle, sign, signer, write
+from gymtrain.bundle import SignedBy, differences, from_numpy, generate_key, inspect, open_bundle, sign, signer, write
 from gymtrain.bundle import format as bundle_format
 from gymtrain.errors import BundleError, SpecError
 
@@ -256,3 +256,24 @@ def test_openssl_checks_the_signature_and_gives_the_same_fingerprint(signed: Pat
 def test_the_signature_is_a_member_of_the_format_with_a_limit() -> None:
     assert bundle_format.is_member("signature.json")
     assert bundle_format.max_bytes("signature.json") == 1 << 20
+
+
+def test_what_is_not_signed_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(source: object) -> None:
+        raise AssertionError("it was copied")
+
+    monkeypatch.setattr("gymtrain.bundle.reader.PrivateCopy", copied)
+    write(tmp_path / "plain.zip", make_contents())
+    with open(tmp_path / "zeros.zip", "wb") as file:
+        file.truncate(1 << 32)
+
+    assert refused(tmp_path / "plain.zip", PUBLIC).reason == "signature"
+    assert refused(tmp_path / "zeros.zip", PUBLIC).reason == "not_a_bundle"
+
+
+def test_differences_tell_of_another_graph_beside_the_same_weights(tmp_path: Path) -> None:
+    for name, graph in (("one", b"one"), ("other", b"two!")):
+        write(tmp_path / f"{name}.zip", make_contents(onnx=graph))
+
+    with open_bundle(tmp_path / "one.zip") as one, open_bundle(tmp_path / "other.zip") as other:
+        assert [each.name for each in differences(one, other)] == ["model.onnx"]

@@ -191,3 +191,20 @@ def test_a_file_object_is_the_callers_again_when_it_is_read_also_lazily(good: by
     assert bundle.weights() is not None
     with open_bundle(tmp_path / "good.zip", verify="lazy") as bundle:
         assert bundle.verification is not None
+
+
+def test_a_file_that_takes_a_few_bytes_at_a_time_gets_all_of_them():
+    class Narrow(io.RawIOBase):
+        def __init__(self) -> None:
+            self.taken = b""
+
+        def write(self, data: Any) -> int:
+            self.taken += bytes(data[:100])
+            return min(len(data), 100)
+
+    target, whole = Narrow(), io.BytesIO()
+
+    for file in (target, whole):
+        write(file, make_contents())
+
+    assert target.taken == whole.getvalue()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 import zipfile
 from collections.abc import Callable
@@ -8,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gymtrain import BundleError, SpecError, Trainer
 from gymtrain.bundle import Verification, open_bundle
+from gymtrain.bundle.source import Source
 
 ROWS = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 
@@ -105,6 +109,7 @@ def test_a_process_that_is_forked_in_between_verifies_for_itself():
         may_end.wait()
 
     verification = Verification(check, done=lambda: None)
+    verification.start()
     child = os.fork()
     if child == 0:
         try:
@@ -117,3 +122,48 @@ def test_a_process_that_is_forked_in_between_verifies_for_itself():
 
     assert os.waitstatus_to_exitcode(status) == 7
     verification.wait()
+
+
+def test_a_file_is_read_from_two_places_at_once(saved: Path):
+    content = saved.read_bytes()
+
+    with Source(saved) as source:
+        pieces = source.chunks(0, len(content))
+        first = next(pieces)
+        other = source.read(5, 10)
+
+        assert b"".join([first, *pieces]) == content
+        assert other == content[5:15]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_what_a_forked_process_writes_into_weights_from_memory_is_its_own(saved: Path):
+    trainer = Trainer.load(saved.read_bytes())
+    parameters = list(trainer._trained("test").learner.module.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    child = os.fork()
+    if child == 0:
+        for parameter in parameters:
+            parameter.data.fill_(7.0)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert all(torch.equal(*pair) for pair in zip(parameters, before, strict=True))
+
+
+def test_a_bundle_that_is_refused_is_not_verified_any_further(saved: Path):
+    with pytest.raises(ZeroDivisionError), open_bundle(saved, verify="lazy") as bundle:
+        verification = bundle.verification
+        raise ZeroDivisionError
+
+    assert verification is not None
+    assert bundle.verification is None
+    assert not any(thread.name == "gymtrain-verification" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
+def test_a_trainer_whose_weights_are_being_verified_can_be_copied(saved: Path, copied: Callable[[Trainer], Trainer]):
+    answers = Trainer.load(saved).predict_proba(ROWS)
+
+    np.testing.assert_array_equal(copied(Trainer.load(saved, verify="lazy")).predict_proba(ROWS), answers)
