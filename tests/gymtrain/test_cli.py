@@ -531,6 +531,7 @@ def test_a_broken_table_file_is_refused(content: bytes, message: str, tmp_path: 
         list(TableFile(path, "csv").chunks({"a": "number"}, None, 10))
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(bundle: Path, data: Path, tmp_path: Path) -> None:
     rows = data.read_text(encoding="utf-8").splitlines()
     many = tmp_path / "many.csv"

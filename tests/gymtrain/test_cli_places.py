@@ -79,6 +79,7 @@ def test_commands_take_addresses(store: str, tmp_path: Path):
     assert json.loads(measured.stdout)["parameters"]["total"] > 0
 
 
+@pytest.mark.slow
 def test_commands_take_addresses_of_mlflow(widths: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{widths / 'mlflow.db'}")
     result = json.loads(next(widths.glob("widths/*/result.json")).read_text())

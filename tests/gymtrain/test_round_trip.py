@@ -346,6 +346,7 @@ def test_classes_of_a_script_are_refused_when_the_trainer_is_saved_all_of_them_a
     assert not (tmp_path / "model.zip").exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_imports_nothing_that_is_not_trusted(tiny, tmp_path):
     trainer = tiny(model={"type": "user_module:Untrusted"})
     trainer.train()
@@ -371,6 +372,7 @@ print("user_module" in sys.modules)
     assert (before, after) == ("False False", "True")
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_loaded_only_where_it_is_registered(tiny, tmp_path):
     trainer = tiny(model={"type": "user_net"})
     trainer.train()
@@ -420,6 +422,7 @@ def test_weights_that_do_not_fit_the_spec_are_refused(iris_trainer, tmp_path, ch
     assert caught.value.reason == reason
 
 
+@pytest.mark.slow
 def test_a_bundle_predicts_where_its_dataset_and_its_loss_are_not_known(tiny, tmp_path):
     trainer = tiny("user_rows", training={"epochs": 1, "loss": "user_loss"})
     trainer.train()

@@ -586,6 +586,7 @@ def test_two_new_stores_of_one_process_are_made_one_after_the_other(tmp_path):
     assert (tmp_path / "mlflow.db").is_file()
 
 
+@pytest.mark.slow
 def test_a_wish_that_cannot_be_met_costs_a_program_whose_warnings_are_errors_nothing_but_the_warning(tmp_path):
     script = """
 import sys

@@ -26,6 +26,7 @@ def outcome(data: bytes, path: Path) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_detected_or_changes_nothing(tmp_path: Path):
     path = tmp_path / "tiny.zip"
     write(path, make_contents(spec={}, schema={}, results={}, weights={}, selfcheck={}, preprocessors=(), versions={}))

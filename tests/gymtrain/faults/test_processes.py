@@ -64,6 +64,7 @@ def test_a_training_in_a_thread_is_the_one_of_the_main_thread(make, tmp_path):
     assert outcome(other, tmp_path) == outcome(main, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_two_trainings_in_threads_are_each_the_one_that_it_is_alone(make, tmp_path, dropout):
     alone = []

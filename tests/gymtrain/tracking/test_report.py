@@ -300,6 +300,7 @@ def test_no_loss_of_a_step_is_logged_where_none_is_wanted(kept):
     assert not any(name.startswith("batch/") for name in tracker().metrics)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_down_does_not_end_the_training(tiny):
     trainer = tiny(ROWS, tracking={"trackers": ["broken"]})
 

@@ -47,6 +47,7 @@ def without_the_class(path: Path) -> Trainer:
         return Trainer.load(path)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_no_such_class_predicts_the_same(iris: Trainer, portable: Path, tmp_path: Path):
     program = f"""
 import json, os, sys, warnings
