@@ -230,6 +230,14 @@ def tensor_cases() -> Iterator[tuple[str, str, str, Callable[[Forge], Forge]]]:
     )
     for value in (np.nan, np.inf, -np.inf):
         yield f"H49 one {value}", "weights_nonfinite", "'0.weight' hold", of_weights(filled("0.weight", value, (1, 2)))
+    for name, place, value in (
+        ("best", ("best",), [1]),
+        ("hardware_info", ("hardware_info",), {}),
+        ("metrics", ("metrics",), {"test/loss": "0.5"}),
+        ("stop_reason", ("stop_reason",), []),
+        ("data", ("data",), {"train": {"rows": -1, "sha256": "0"}}),
+    ):
+        yield f"H50 results {name}", "field_value", rf"results\.json: {name}", changed(RESULTS, place, value)
     yield "H49 all", "weights_nonfinite", "'2.bias' hold", of_weights(filled("2.bias", np.nan))
     yield "H49 far beyond", "weights_nonfinite", "'2.bias' hold", of_weights(filled("2.bias", np.float32(np.inf), 0))
 

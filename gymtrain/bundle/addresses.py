@@ -21,7 +21,7 @@ WEB = ("https", "http")
 SCHEMES = ("file", *WEB, *PACKAGES, "memory")
 
 _ADDRESS = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
-_PASSWORD = re.compile(r"(?<=://)[^/]*:[^/]*@")
+_USER = re.compile(r"(?<=://)[^/]*@")  # a token alone is as good as a password
 
 
 def is_url(place: object) -> TypeGuard[str]:
@@ -45,14 +45,27 @@ def scheme_of(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return an address as messages may show it: without a password, and without the query, which often is one.
+    """Return an address as messages may show it: without user, query and fragment, any of which may be a secret.
 
     Example:
         >>> shown("https://me:secret@example.org/digits.zip?signature=secret")
         'https://***@example.org/digits.zip?***'
     """
-    bare, question, _ = url.partition("?")
-    return _PASSWORD.sub("***@", bare) + ("?***" if question else "")
+    bare = re.split("[?#]", url, maxsplit=1)[0]
+    mark = url[len(bare) : len(bare) + 1]
+    return _USER.sub("***@", bare) + (f"{mark}***" if mark else "")
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Return what a library says of an address, without what `shown` leaves out.
+
+    Example:
+        >>> without_secrets("no such key: a/b.zip?sig=123", "s3://a/b.zip?sig=123")
+        'no such key: a/b.zip?***'
+    """
+    text = text.replace(url, shown(url))
+    secret = re.split("[?#]", url, maxsplit=1)[1:]
+    return text.replace(secret[0], "***") if secret and secret[0] else text
 
 
 def path_of(url: str) -> str | None:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
-from gymtrain.bundle.addresses import PACKAGES, WEB, fault_of, path_of, scheme_of, shown
+from gymtrain.bundle.addresses import PACKAGES, WEB, fault_of, path_of, scheme_of, shown, without_secrets
 from gymtrain.bundle.format import MAX_FILE_BYTES
 from gymtrain.errors import BundleError, MissingDependencyError, SaveError
 
@@ -155,5 +155,5 @@ def _not_fetched(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # of urllib, http, ssl, and of each library under fsspec
         reason = getattr(error, "reason", None) or error  # urllib wraps what is wrong
-        message = f"{shown(url)}: cannot be read: {type(reason).__name__}: {reason}"
+        message = f"{shown(url)}: cannot be read: {type(reason).__name__}: {without_secrets(str(reason), url)}"
         raise BundleError(message, reason="not_fetched") from error

@@ -36,6 +36,7 @@ class Predictor:
         examples: A few raw rows, for the self-check of a bundle.
         expected: The scores that these rows gave where the bundle was written; None for what is not out of a bundle.
         held_out: Rows that nothing was learned from; None where there are none, or not any more.
+        rounded_to: In how few bytes the weights were written in the bundle; None where nothing was rounded away.
     """
 
     features: Features
@@ -46,6 +47,7 @@ class Predictor:
     examples: Frame | Array | None
     expected: Array | None = None
     held_out: HeldOut | None = None
+    rounded_to: str | None = None
 
     @property
     def task(self) -> Task:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gymtrain.bundle import differences, open_bundle
+from gymtrain.bundle import differences, is_url, open_bundle
 from gymtrain.data.splits import PARTS
-from gymtrain.errors import DataError, Fault, SpecError, TrainingError, did_you_mean, some
+from gymtrain.errors import DataError, Fault, SaveError, SpecError, TrainingError, did_you_mean, some
 from gymtrain.specs import Component, Experiment
 from gymtrain.specs.fingerprint import is_fingerprint
 from gymtrain.tracking.params import written
@@ -49,9 +49,17 @@ def reproduce(
     Raises:
         SpecError: `data` has an argument that the dataset does not have.
         DataError: The data are not there, or are others than they were.
-        TrainingError: It was no training that came to its own end; or it cannot be done here.
+        TrainingError: It was no training that came to its own end, or its weights were rounded.
+        SaveError: `keep` is an address.
     """
     _check_end(result)
+    if predictor.rounded_to is not None:
+        raise TrainingError(
+            f"reproduce: the weights were rounded to {predictor.rounded_to} when they were saved, and are not what the "
+            f"training came to; reproduce a bundle that was saved without dtype"
+        )
+    if keep is not None and is_url(keep):
+        raise SaveError(f"keep: got {keep!r}; expected the path of a file")
     again = changed(experiment, dataset={"dataset": _with_data(experiment.dataset.dataset, data)})
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as scratch:
         tried = changed(again, training={"checkpoint": None}, tracking={"root": scratch, "trackers": []})
@@ -79,17 +87,13 @@ def _check_end(result: Mapping[str, Any]) -> None:
             "reproduce: this is a checkpoint, of a training that went on; reproduce the bundle that it came to"
         )
     data, metrics = result.get("data"), result.get("metrics")
-    if not (isinstance(data, dict) and isinstance(metrics, dict)) or not all(map(_is_described, data.values())):
+    if not data or "train" not in data or metrics is None:
         raise TrainingError("reproduce: the results do not say of which data they are, or which metrics came of them")
     if result["stop_reason"] in _BY_CHANCE or result.get("status", "FINISHED") != "FINISHED":
         raise TrainingError(
             f"reproduce: the training was ended from outside ({result['stop_reason']}), and would go on beyond that "
             f"the next time; reproduce one that came to its own end"
         )
-
-
-def _is_described(part: object) -> bool:
-    return isinstance(part, dict) and part.keys() >= {"rows", "sha256"}
 
 
 def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:
@@ -117,9 +121,12 @@ def _check_data(rows: Prepared, expected: Mapping[str, Any]) -> None:
     faults = [
         f"the {part} part has {len(rows.rows[part])} rows with SHA-256 {rows.digest(part)}; then it had "
         f"{expected[part]['rows']} with {expected[part]['sha256']}"
+        if part in expected
+        else f"there is a {part} part of {len(rows.rows[part])} rows; then there was none"
         for part in PARTS
-        if part in expected and rows.digest(part) != expected[part]["sha256"]
+        if part in rows.inputs and rows.digest(part) != expected.get(part, {}).get("sha256")
     ]
+    faults += [f"there is no {part} part" for part in expected if part not in rows.inputs]
     if faults:
         raise DataError("reproduce: these are not the data of then:\n  " + "\n  ".join(faults))
 

@@ -46,6 +46,7 @@ from gymtrain.trainer.portable import exported
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import build_pipeline
 from gymtrain.trainer.reducing import REDUCED, change
+from gymtrain.trainer.results_file import check_results
 from gymtrain.trainer.schema_file import read_schema
 from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
 from gymtrain.trainer.storage import Stored, restored, stored
@@ -266,6 +267,7 @@ def load(
     name = name_of(path)
     with open_bundle(path, sha256=sha256, signed_by=signed_by, verify=verify) as bundle:
         try:
+            check_results(bundle.results)
             experiment = _experiment(bundle, trust, types, name)
             predictor = _predictor(bundle, experiment, trust)
             _check_weights(predictor.learner, verify, bundle.verification)
@@ -337,6 +339,7 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     scores = None if expected is None else to_numpy(expected).copy()
     which = bundle.manifest["weights"]
     predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores)
+    predictor.rounded_to = ((bundle.storage() or {}).get("reduced") or {}).get("to")
     check_preprocessors(predictor, states)
     return predictor
 

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-import pydantic
 from pydantic import Field
 
 from gymtrain.data.schema import Features
-from gymtrain.errors import BundleError
 from gymtrain.models.tasks import TASKS, Task, task_from_dict
-from gymtrain.specs.section import faults_of
+from gymtrain.trainer.strict_file import Strict, checked, fault
+
+FILE: Final = "schema.json"
 
 Size = Annotated[int, Field(ge=1, le=1 << 40)]
 Shape = Annotated[list[Size], Field(min_length=1, max_length=32)]
-T = TypeVar("T", bound="_Strict")
 
 
-class _Strict(pydantic.BaseModel):
-    """Takes each value in its own type alone: `"64"`, `1.5` and `true` are no sizes."""
-
-    model_config = pydantic.ConfigDict(strict=True)
-
-
-class _Column(_Strict):
+class _Column(Strict):
     name: str
     kind: Literal["number", "text"]
 
 
-class _Features(_Strict):
+class _Features(Strict):
     columns: Annotated[list[_Column], Field(min_length=1)] | None
     shape: Shape
     dtype: Literal["float32", "float64"]
     left_out: list[str]
 
 
-class _Schema(_Strict):
+class _Schema(Strict):
     features: dict[str, Any]
     input_shape: Shape
     labels: dict[str, Any]
 
 
-class _Classes(_Strict):
+class _Classes(Strict):
     classes: Annotated[list[Any], Field(min_length=1)]
     dtype: Literal[
         "text",
@@ -65,7 +58,7 @@ class _OneOfClasses(_Classes):
     one_hot: bool
 
 
-class _Numbers(_Strict):
+class _Numbers(Strict):
     outputs: Size | None
     names: list[str] | None
     log_link: bool
@@ -82,47 +75,36 @@ def read_schema(content: dict[str, Any]) -> tuple[Features, tuple[int, ...], Tas
         Traceback (most recent call last):
         gymtrain.errors.BundleError: schema.json: input_shape[0]: got 1.5; expected an integer from 1 to 1099511627776
     """
-    schema = _checked(_Schema, content)
-    features, labels = _checked(_Features, schema.features, "features"), schema.labels
+    schema = checked(_Schema, content, FILE)
+    features, labels = checked(_Features, schema.features, FILE, "features"), schema.labels
     if features.columns is not None:
         names = {column.name for column in features.columns}
         if len(names) != len(features.columns) or features.shape != [len(names)]:
-            raise _fault(
+            raise fault(
+                FILE,
                 "features.columns",
                 f"{len(features.columns)} columns with {len(names)} names are no row of shape {features.shape}",
             )
     task = labels.get("task")
     if task not in TASKS:
-        raise _fault("labels.task", f"got {task!r}; expected one of {', '.join(TASKS)}")
+        raise fault(FILE, "labels.task", f"got {task!r}; expected one of {', '.join(TASKS)}")
     if task == "regression":
-        _checked(_Numbers, labels, "labels")
+        checked(_Numbers, labels, FILE, "labels")
     else:
-        classes = _checked(_Classes if task == "multilabel" else _OneOfClasses, labels, "labels")
+        classes = checked(_Classes if task == "multilabel" else _OneOfClasses, labels, FILE, "labels")
         _check_classes(classes.classes, classes.dtype, 2 if task == "binary" else None)
     return Features.from_dict(content["features"]), tuple(schema.input_shape), task_from_dict(labels)
 
 
 def _check_classes(classes: list[Any], dtype: str, count: int | None) -> None:
     if count is not None and len(classes) != count:
-        raise _fault("labels.classes", f"got {len(classes)}; expected {count}")
+        raise fault(FILE, "labels.classes", f"got {len(classes)}; expected {count}")
     kinds = {type(each) for each in classes}
     try:
         fits = kinds == {str} if dtype == "text" else np.array(classes, dtype=dtype).tolist() == classes
     except (ValueError, TypeError, OverflowError):
         fits = False
     if not fits or kinds - {str, bool, int, float}:
-        raise _fault("labels.classes", f"they are not all {dtype}")
+        raise fault(FILE, "labels.classes", f"they are not all {dtype}")
     if len(set(classes)) != len(classes):
-        raise _fault("labels.classes", "one is there twice")
-
-
-def _checked(kind: type[T], content: dict[str, Any], place: str = "") -> T:
-    try:
-        return kind.model_validate(content)
-    except pydantic.ValidationError as error:
-        fault = faults_of(error, kind, place)[0]
-        raise _fault(fault.path, fault.message) from None
-
-
-def _fault(place: str, message: str) -> BundleError:
-    return BundleError(f"schema.json: {place}: {message}", reason="field_value")
+        raise fault(FILE, "labels.classes", "one is there twice")

@@ -388,7 +388,9 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             SpecError: `data` has an argument that the dataset does not have.
             DataError: The data are not there, or are not those of then.
-            TrainingError: The training was ended from outside, or it is a checkpoint.
+            TrainingError: The training was ended from outside, it is a checkpoint, or its weights were rounded by
+                `save(dtype=…)`.
+            SaveError: `keep` is an address.
 
         Example:
             >>> import tempfile

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from gymtrain import Trainer
 from gymtrain.bundle import Contents, from_numpy, generate_key, open_bundle, to_numpy, write
 from gymtrain.cli import app
-from gymtrain.errors import BundleError, InputError, SpecError
+from gymtrain.errors import BundleError, InputError, SaveError, SpecError
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e[bold]"
 OBEYED = {"\x1b", "\x07", "\x9b", "\u202e"}
@@ -360,6 +360,28 @@ def test_reproduce_says_what_is_not_the_same(bundle: Path, tmp_path: Path) -> No
         ("weights/0.bias", pytest.approx(1.0), 8)
     ]
     assert list(found["metrics"]) == ["test/loss"]
+
+
+def test_what_was_rounded_or_has_no_data_is_not_trained_again(trainer: Trainer, bundle: Path, tmp_path: Path) -> None:
+    trainer.save(tmp_path / "small.zip", dtype="int8")
+    with open_bundle(bundle) as opened:
+        data = opened.results["data"]
+    cases = {
+        "small.zip": "the weights were rounded to int8 when they were saved",
+        "none.zip": "do not say of which data they are",
+        "fewer.zip": "there is a test part of 30 rows; then there was none",
+        "more.zip": "there is no other part",
+    }
+    altered(bundle, tmp_path / "none.zip", 0.0, data={})
+    altered(bundle, tmp_path / "fewer.zip", 0.0, data={"train": data["train"], "val": data["val"]})
+    altered(bundle, tmp_path / "more.zip", 0.0, data={**data, "other": data["test"]})
+
+    for name, words in cases.items():
+        result = run("reproduce", tmp_path / name)
+        assert result.exit_code in (1, 2)
+        assert words in result.stderr, name
+    with pytest.raises(SaveError, match=r"^keep: got 'memory://a/x\.zip'; expected the path of a file$"):
+        trainer.reproduce(keep="memory://a/x.zip")
 
 
 def test_reproduce_needs_the_arrays_and_sees_whether_they_are_those_of_then(tmp_path: Path) -> None:
