@@ -22,6 +22,8 @@ SCHEMES = ("file", *WEB, *PACKAGES, "memory")
 
 _ADDRESS = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _USER = re.compile(r"(?<=://)[^/]*@")  # a token alone is as good as a password
+_PASSWORD = re.compile(r"(?<=://)[^/]*:[^/]*@")
+_BEFORE_AT = ("az", "abfs", "abfss")  # have the name of a container there
 
 
 def is_url(place: object) -> TypeGuard[str]:
@@ -52,8 +54,8 @@ def shown(url: str) -> str:
         'https://***@example.org/digits.zip?***'
     """
     bare = re.split("[?#]", url, maxsplit=1)[0]
-    mark = url[len(bare) : len(bare) + 1]
-    return _USER.sub("***@", bare) + (f"{mark}***" if mark else "")
+    hidden = f"{url[len(bare)]}***" if len(url) > len(bare) else ""
+    return (_PASSWORD if scheme_of(url) in _BEFORE_AT else _USER).sub("***@", bare) + hidden
 
 
 def without_secrets(text: str, url: str) -> str:
@@ -105,6 +107,8 @@ def fault_of(url: str) -> str | None:
         return f"{shown(url)!r} has a password in it, which others could see; give it in another way"
     if scheme in WEB and (not parts.hostname or port == 0):
         return f"{shown(url)!r} names no machine; expected {scheme}://HOST/PATH"
+    if scheme in WEB and re.search(r"[\x00-\x20\x7f]", url):
+        return f"{shown(url)!r} has a space or a control character in it; write it in its percent form, as %20"
     if scheme == "http" and not _is_this_machine(parts):
         return (
             f"{shown(url)!r}: anybody on the way could change what http brings; use https, or download the file, check "

@@ -25,7 +25,8 @@ def model_card(spec: Mapping[str, Any], labels: Mapping[str, Any], result: Mappi
         lines += [f"- classes: {', '.join(names)}{' …' if len(labels['classes']) > 20 else ''}"]
     best = result.get("best")
     if best:
-        lines += [f"- weights: of epoch {best['epoch']}, the best by {best['metric']} ({best['value']:.6g})"]
+        value = "infinite" if best["value"] is None else f"{best['value']:.6g}"  # JSON has no infinity
+        lines += [f"- weights: of epoch {best['epoch']}, the best by {_line(best['metric'])} ({value})"]
     else:
         lines += ["- weights: of the last epoch"]
     lines += _data(result.get("data") or {})

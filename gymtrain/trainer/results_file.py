@@ -14,13 +14,13 @@ Count = Annotated[int, Field(ge=0)]
 
 class _Best(Strict):
     metric: str
-    epoch: Annotated[int, Field(ge=1)]
-    value: float
+    epoch: Count
+    value: Number
 
 
 class _Part(Strict):
     rows: Count
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: str
 
 
 class _Cpu(Strict):
@@ -34,7 +34,7 @@ class _Gpu(Strict):
 class _Hardware(Strict):
     cpu: _Cpu
     gpu: list[_Gpu]
-    platform: str
+    platform: str | None
     python: str
     libraries: dict[str, str]
 
@@ -44,7 +44,7 @@ class _Results(Strict):
 
     metrics: dict[str, Number | list[Number]] = {}
     best: _Best | None = None
-    data: dict[str, _Part] = {}
+    data: dict[str, _Part] | None = None
     elapsed: dict[str, float] = {}
     hardware_info: _Hardware | None = None
     status: str | None = None
