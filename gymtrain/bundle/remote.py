@@ -156,4 +156,4 @@ def _not_fetched(url: str) -> Iterator[None]:
     except Exception as error:  # of urllib, http, ssl, and of each library under fsspec
         reason = getattr(error, "reason", None) or error  # urllib wraps what is wrong
         message = f"{shown(url)}: cannot be read: {type(reason).__name__}: {without_secrets(str(reason), url)}"
-        raise BundleError(message, reason="not_fetched") from error
+        raise BundleError(message, reason="not_fetched") from None  # whose text may hold the secrets

@@ -36,7 +36,8 @@ class Predictor:
         examples: A few raw rows, for the self-check of a bundle.
         expected: The scores that these rows gave where the bundle was written; None for what is not out of a bundle.
         held_out: Rows that nothing was learned from; None where there are none, or not any more.
-        rounded_to: In how few bytes the weights were written in the bundle; None where nothing was rounded away.
+        reduced: In how few bytes its weights were written in the bundle that they are out of, as
+            `gymtrain.trainer.reducing.REDUCED` names it; None for in as many as they have.
     """
 
     features: Features
@@ -47,7 +48,7 @@ class Predictor:
     examples: Frame | Array | None
     expected: Array | None = None
     held_out: HeldOut | None = None
-    rounded_to: str | None = None
+    reduced: str | None = None
 
     @property
     def task(self) -> Task:

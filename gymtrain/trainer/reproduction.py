@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gymtrain.bundle import differences, is_url, open_bundle
+from gymtrain.bundle import check_target, differences, is_url, open_bundle
 from gymtrain.data.splits import PARTS
-from gymtrain.errors import DataError, Fault, SaveError, SpecError, TrainingError, did_you_mean, some
+from gymtrain.errors import DataError, Fault, SpecError, TrainingError, did_you_mean, some
+from gymtrain.models.contract import Learner
+from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Component, Experiment
 from gymtrain.specs.fingerprint import is_fingerprint
 from gymtrain.tracking.params import written
@@ -18,6 +22,7 @@ from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.trainer.sanity import changed
 from gymtrain.trainer.saving import save
+from gymtrain.trainer.storage import stored
 from gymtrain.trainer.training_run import TrainingRun
 from gymtrain.training.callbacks import Callback
 
@@ -41,25 +46,21 @@ def reproduce(
         result: What `train()` returned then.
         data: Arguments of the dataset instead of those in the spec.
         callbacks: Told of what happens.
-        keep: Where the new bundle goes; None for nowhere.
+        keep: Where the new bundle goes, a path or an address; None for nowhere.
 
     Returns:
         What `Trainer.reproduce` returns.
 
     Raises:
+        SaveError: `keep` is an address that cannot be written to.
+        MissingDependencyError: The package for such addresses is not installed.
+        OSError: `keep` is a directory, or in none.
         SpecError: `data` has an argument that the dataset does not have.
         DataError: The data are not there, or are others than they were.
-        TrainingError: It was no training that came to its own end, or its weights were rounded.
-        SaveError: `keep` is an address.
+        TrainingError: It was no training that came to its own end; or it cannot be done here.
     """
     _check_end(result)
-    if predictor.rounded_to is not None:
-        raise TrainingError(
-            f"reproduce: the weights were rounded to {predictor.rounded_to} when they were saved, and are not what the "
-            f"training came to; reproduce a bundle that was saved without dtype"
-        )
-    if keep is not None and is_url(keep):
-        raise SaveError(f"keep: got {keep!r}; expected the path of a file")
+    _check_keep(keep)
     again = changed(experiment, dataset={"dataset": _with_data(experiment.dataset.dataset, data)})
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as scratch:
         tried = changed(again, training={"checkpoint": None}, tracking={"root": scratch, "trackers": []})
@@ -67,10 +68,14 @@ def reproduce(
         run.execute()
         assert run.predictor is not None
         new = {key: value for key, value in run.result.items() if key != "run"}  # which is gone with its directory
-        kept = Path(scratch, "again.zip") if keep is None else Path(keep)
-        save(kept, again, written(again.to_dict()), run.predictor, new)
-        save(Path(scratch, "before.zip"), experiment, written(experiment.to_dict()), predictor, result)
-        with open_bundle(Path(scratch, "before.zip")) as before, open_bundle(kept) as after:
+        one, other = Path(scratch, "before.zip"), Path(scratch, "after.zip")
+        if keep is not None:
+            save(keep, again, written(again.to_dict()), run.predictor, new, dtype=predictor.reduced)
+        if predictor.reduced is not None:
+            _round(run.predictor.learner, predictor.reduced)
+        save(other, again, written(again.to_dict()), run.predictor, new)
+        save(one, experiment, written(experiment.to_dict()), predictor, result)
+        with open_bundle(one) as before, open_bundle(other) as after:
             found = differences(before, after)
     return {
         "same_bits": not found,
@@ -81,19 +86,35 @@ def reproduce(
     }
 
 
+def _round(learner: Learner, dtype: str) -> None:
+    """Give a module the weights that it would have out of a bundle which holds them in fewer bytes."""
+    if isinstance(learner, TorchLearner):
+        learner.restore(stored(learner, dtype).state)
+
+
 def _check_end(result: Mapping[str, Any]) -> None:
     if "stop_reason" not in result:
         raise TrainingError(
             "reproduce: this is a checkpoint, of a training that went on; reproduce the bundle that it came to"
         )
     data, metrics = result.get("data"), result.get("metrics")
-    if not data or "train" not in data or metrics is None:
+    if not (isinstance(data, dict) and isinstance(metrics, dict) and "train" in data):
         raise TrainingError("reproduce: the results do not say of which data they are, or which metrics came of them")
     if result["stop_reason"] in _BY_CHANCE or result.get("status", "FINISHED") != "FINISHED":
         raise TrainingError(
             f"reproduce: the training was ended from outside ({result['stop_reason']}), and would go on beyond that "
             f"the next time; reproduce one that came to its own end"
         )
+
+
+def _check_keep(keep: str | Path | None) -> None:
+    """See whether a bundle could be written there, before the training and not after."""
+    if is_url(keep):
+        check_target(keep)
+    elif keep is not None and os.path.isdir(keep):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(keep))
+    elif keep is not None and not Path(keep).parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(Path(keep).parent))
 
 
 def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:
@@ -118,15 +139,15 @@ def _check_data(rows: Prepared, expected: Mapping[str, Any]) -> None:
     Raises:
         DataError: They are not.
     """
-    faults = [
+    there = [part for part in PARTS if part in rows.inputs]
+    faults = [f"there is a {part} part, and then there was none" for part in there if part not in expected]
+    faults += [f"there is no {part} part, and then there was one" for part in expected if part not in there]
+    faults += [
         f"the {part} part has {len(rows.rows[part])} rows with SHA-256 {rows.digest(part)}; then it had "
         f"{expected[part]['rows']} with {expected[part]['sha256']}"
-        if part in expected
-        else f"there is a {part} part of {len(rows.rows[part])} rows; then there was none"
-        for part in PARTS
-        if part in rows.inputs and rows.digest(part) != expected.get(part, {}).get("sha256")
+        for part in there
+        if part in expected and rows.digest(part) != expected[part]["sha256"]
     ]
-    faults += [f"there is no {part} part" for part in expected if part not in rows.inputs]
     if faults:
         raise DataError("reproduce: these are not the data of then:\n  " + "\n  ".join(faults))
 

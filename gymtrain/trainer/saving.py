@@ -49,7 +49,7 @@ from gymtrain.trainer.reducing import REDUCED, change
 from gymtrain.trainer.results_file import check_results
 from gymtrain.trainer.schema_file import read_schema
 from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
-from gymtrain.trainer.storage import Stored, restored, stored
+from gymtrain.trainer.storage import Stored, reduced_to, restored, stored
 from gymtrain.trainer.tensors import tensor_of
 from gymtrain.trainer.versions import warn_of_versions
 from gymtrain.training.precision import parameter_dtype
@@ -338,8 +338,8 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     expected = bundle.selfcheck().get("scores")
     scores = None if expected is None else to_numpy(expected).copy()
     which = bundle.manifest["weights"]
-    predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores)
-    predictor.rounded_to = ((bundle.storage() or {}).get("reduced") or {}).get("to")
+    reduced = reduced_to(bundle)
+    predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores, reduced=reduced)
     check_preprocessors(predictor, states)
     return predictor
 

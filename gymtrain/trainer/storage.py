@@ -10,7 +10,7 @@ import torch
 from gymtrain.bundle import Bundle
 from gymtrain.errors import BundleError, some
 from gymtrain.models.torch_learner import TorchLearner
-from gymtrain.trainer.reducing import enlarged, reduced
+from gymtrain.trainer.reducing import REDUCED, enlarged, reduced
 from gymtrain.trainer.tensors import torch_tensor
 from gymtrain.trainer.tying import tied, ties
 
@@ -69,3 +69,10 @@ def restored(bundle: Bundle) -> dict[str, torch.Tensor]:
     """
     tensors = {name: torch_tensor(tensor) for name, tensor in (bundle.weights() or {}).items()}
     return Stored(tensors, bundle.storage() or {}).state
+
+
+def reduced_to(bundle: Bundle) -> str | None:
+    """Return in how few bytes weights are written, one of `REDUCED`; None for in as many as they have."""
+    said = (bundle.storage() or {}).get("reduced")
+    to = said.get("to") if isinstance(said, dict) else None
+    return to if isinstance(to, str) and to in REDUCED else None

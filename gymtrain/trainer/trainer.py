@@ -376,7 +376,7 @@ class Trainer:
                 which a bundle holds no more than the fingerprint, `{"X": X, "y": y}`, or the `path` that a file has
                 now.
             callbacks: Told of what happens. Those of then, where they change what is learned: no spec holds them.
-            keep: Where the new bundle goes; None for nowhere.
+            keep: Where the new bundle goes, a path or an address that can be written to; None for nowhere.
 
         Returns:
             A dict that JSON can hold: `same_bits`, whether weights and preprocessors are the same; `learned`, what of
@@ -388,9 +388,8 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             SpecError: `data` has an argument that the dataset does not have.
             DataError: The data are not there, or are not those of then.
-            TrainingError: The training was ended from outside, it is a checkpoint, or its weights were rounded by
-                `save(dtype=…)`.
-            SaveError: `keep` is an address.
+            TrainingError: The training was ended from outside, or it is a checkpoint.
+            SaveError: `keep` is an address that cannot be written to.
 
         Example:
             >>> import tempfile

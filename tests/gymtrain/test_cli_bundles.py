@@ -16,6 +16,7 @@ from gymtrain import Trainer
 from gymtrain.bundle import Contents, from_numpy, generate_key, open_bundle, to_numpy, write
 from gymtrain.cli import app
 from gymtrain.errors import BundleError, InputError, SaveError, SpecError
+from gymtrain.training.callbacks import Callback
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e[bold]"
 OBEYED = {"\x1b", "\x07", "\x9b", "\u202e"}
@@ -362,28 +363,6 @@ def test_reproduce_says_what_is_not_the_same(bundle: Path, tmp_path: Path) -> No
     assert list(found["metrics"]) == ["test/loss"]
 
 
-def test_what_was_rounded_or_has_no_data_is_not_trained_again(trainer: Trainer, bundle: Path, tmp_path: Path) -> None:
-    trainer.save(tmp_path / "small.zip", dtype="int8")
-    with open_bundle(bundle) as opened:
-        data = opened.results["data"]
-    cases = {
-        "small.zip": "the weights were rounded to int8 when they were saved",
-        "none.zip": "do not say of which data they are",
-        "fewer.zip": "there is a test part of 30 rows; then there was none",
-        "more.zip": "there is no other part",
-    }
-    altered(bundle, tmp_path / "none.zip", 0.0, data={})
-    altered(bundle, tmp_path / "fewer.zip", 0.0, data={"train": data["train"], "val": data["val"]})
-    altered(bundle, tmp_path / "more.zip", 0.0, data={**data, "other": data["test"]})
-
-    for name, words in cases.items():
-        result = run("reproduce", tmp_path / name)
-        assert result.exit_code in (1, 2)
-        assert words in result.stderr, name
-    with pytest.raises(SaveError, match=r"^keep: got 'memory://a/x\.zip'; expected the path of a file$"):
-        trainer.reproduce(keep="memory://a/x.zip")
-
-
 def test_reproduce_needs_the_arrays_and_sees_whether_they_are_those_of_then(tmp_path: Path) -> None:
     X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
     trainer = Trainer(
@@ -436,6 +415,61 @@ def test_what_ended_by_chance_or_goes_on_cannot_be_reproduced(bundle: Path, chec
         result = run("reproduce", path)
         assert result.exit_code == 1
         assert words in result.stderr
+
+
+def test_reproduce_wants_every_part_of_the_data_to_be_known(bundle: Path, trainer: Trainer, tmp_path: Path) -> None:
+    assert trainer.result is not None
+    data = trainer.result["data"]
+    train = {"train": data["train"]}
+
+    for told, code, words in (
+        ({}, 1, "the results do not say of which data they are"),
+        (train, 2, "there is a val part, and then there was none\n  there is a test part, and then there was none"),
+        (data | {"more": data["train"]}, 2, "there is no more part, and then there was one"),
+    ):
+        result = run("reproduce", altered(bundle, tmp_path / "told.zip", 0.0, data=told))
+        assert (result.exit_code, words in result.stderr) == (code, True), result.output
+
+
+def test_reproduce_keeps_the_new_bundle_at_an_address(trainer: Trainer) -> None:
+    found = trainer.reproduce(keep="memory://kept/again.zip")
+
+    assert found["same_bits"]
+    assert Trainer.load("memory://kept/again.zip").spec_sha256 == trainer.spec_sha256
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "int8"])
+def test_a_bundle_of_weights_in_fewer_bytes_is_reproduced_in_as_few(
+    dtype: str, trainer: Trainer, tmp_path: Path
+) -> None:
+    trainer.save(tmp_path / "small.zip", dtype=dtype)
+    small = Trainer.load(tmp_path / "small.zip")
+
+    found = small.reproduce(keep=tmp_path / "again.zip")
+
+    assert (found["same_bits"], found["metrics"]) == (True, {})
+    assert run("diff", tmp_path / "small.zip", tmp_path / "again.zip").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("keep", "error", "message"),
+    [
+        ("https://127.0.0.1/again.zip", SaveError, "nothing is written to web servers"),
+        ("memory://kept/", SaveError, "is a directory; name a file in it"),
+        (".", IsADirectoryError, "name a file in it"),
+        ("missing/again.zip", FileNotFoundError, "create it first"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(
+    keep: str, error: type[Exception], message: str, trainer: Trainer
+) -> None:
+    trained: list[Any] = []
+    callback = type("Notes", (Callback,), {"on_train_begin": lambda self, state: trained.append(state)})()
+
+    with pytest.raises(error, match=message):
+        trainer.reproduce(callbacks=[callback], keep=keep)
+
+    assert trained == []
 
 
 def test_data_for_a_dataset_that_takes_none_or_of_the_wrong_kind_are_refused(bundle: Path, tmp_path: Path) -> None:
