@@ -59,13 +59,13 @@ def shown(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """Return what a library says of an address, without what `shown` leaves out.
+    """Return what a library says of an address, without what `shown` leaves out and what terminals obey.
 
     Example:
         >>> without_secrets("no such key: a/b.zip?sig=123", "s3://a/b.zip?sig=123")
         'no such key: a/b.zip?***'
     """
-    text = text.replace(url, shown(url))
+    text = "".join(each if each.isprintable() else " " for each in text[:500]).replace(url, shown(url))
     secret = re.split("[?#]", url, maxsplit=1)[1:]
     return text.replace(secret[0], "***") if secret and secret[0] else text
 

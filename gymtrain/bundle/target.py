@@ -62,7 +62,9 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
 
 def _write_all(target: BinaryIO, data: memoryview) -> None:
     while data:
-        written = target.write(data)  # files without a buffer may take less than all
+        written: object = target.write(data)  # files without a buffer may take less than all
+        if written is not None and not (isinstance(written, int) and 0 < written <= len(data)):
+            raise SaveError(f"<{type(target).__name__}>: of {len(data)} bytes write() says that it took {written!r}")
         data = data[len(data) if written is None else written :]
 
 

@@ -33,6 +33,12 @@ def open_url(url: str) -> tuple[IO[bytes], int | None]:
         if 300 <= error.code < 400:
             answer = "redirects in a circle, or to an address that is not opened"
         raise BundleError(f"{shown(url)}: the server {answer}", reason="not_fetched") from None
+    encoding = reply.headers.get("Content-Encoding", "identity")
+    if reply.status != http.client.OK or encoding != "identity":
+        reply.close()
+        answer = f"{reply.status} {reply.reason}" if reply.status != http.client.OK else f"Content-Encoding {encoding}"
+        message = f"{shown(url)}: the server answers with {answer[:80]!r}, which is no whole file"
+        raise BundleError(message, reason="not_fetched")
     return reply, reply.length
 
 

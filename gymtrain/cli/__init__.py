@@ -255,7 +255,9 @@ def predict(
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COLUMN", help="Copy this column of the input in front.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows that are in memory at a time.")] = 8192,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=2**31 - 1, metavar="N", help="Rows that are in memory at a time.")
+    ] = 8192,
     kind: Annotated[
         Literal["csv", "parquet"] | None,
         typer.Option("--format", help="The format of INPUT, where its name does not tell."),

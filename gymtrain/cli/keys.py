@@ -45,5 +45,9 @@ def keygen(
 
 def _create(path: Path, content: bytes, mode: int) -> None:
     """Write a file that is not there yet: a key that was lost cannot be had again."""
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(content)
+    with open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        try:
+            file.write(content)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from gymtrain.models.torch_learner import TorchLearner
 
 _INPUT, _OUTPUT = "rows", "outputs"
 _EXTRAS = {"onnxruntime": "onnxruntime", "onnx": "onnx", "onnxscript": "onnx"}
+_TALKATIVE = ("torch.onnx._internal.exporter._registration", "torch.fx.experimental.symbolic_shapes")
 
 
 class OnnxLearner(Learner):
@@ -134,8 +137,7 @@ def to_onnx(learner: TorchLearner, input_shape: tuple[int, ...]) -> bytes:
             assert program is not None
             data = _bare(program.model_proto)
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        told = lines[0][:300] if lines else type(error).__name__
+        told = _first_line(error)
         raise SaveError(f"portable: {name} cannot be exported to ONNX: {told}; save without portable") from error
     refused = refusal(data)
     if refused is not None:
@@ -175,18 +177,27 @@ def _bare(model: Any) -> bytes:
     return data
 
 
+def _first_line(error: BaseException) -> str:
+    """Return the reason behind what the exporter tells at length and in colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()[:300]}" if lines else type(error).__name__
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says of itself: packages that it could use, its own calls that are deprecated."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep back what the exporter says: packages that it could use, its own calls that are deprecated, whole graphs."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKATIVE)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _imported(package: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gymtrain.bundle import check_target, differences, is_url, open_bundle
 from gymtrain.data.splits import PARTS
-from gymtrain.errors import DataError, Fault, SpecError, TrainingError, did_you_mean, some
+from gymtrain.errors import DataError, Fault, SaveError, SpecError, TrainingError, did_you_mean, some
 from gymtrain.models.contract import Learner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Component, Experiment
@@ -109,6 +109,8 @@ def _check_end(result: Mapping[str, Any]) -> None:
 
 def _check_keep(keep: str | Path | None) -> None:
     """See whether a bundle could be written there, before the training and not after."""
+    if keep is not None and not isinstance(keep, str | os.PathLike):
+        raise SaveError(f"keep: got {keep!r}; expected the path of a file")
     if is_url(keep):
         check_target(keep)
     elif keep is not None and os.path.isdir(keep):
@@ -118,6 +120,8 @@ def _check_keep(keep: str | Path | None) -> None:
 
 
 def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:
+    if not isinstance(data, Mapping):
+        raise SpecError([Fault("data", f"got {data!r}; expected arguments of the dataset by name")])
     unknown = sorted(str(name) for name in data.keys() - dataset.arguments.keys())
     if unknown:
         hint = did_you_mean(unknown[0], dataset.arguments) or f"; it has {some(sorted(dataset.arguments))}"

@@ -121,7 +121,7 @@ def _portable(experiment: Experiment, predictor: Predictor, weights: Stored | No
 
 def _reduced(experiment: Experiment, predictor: Predictor, dtype: str) -> tuple[Stored, Predictor]:
     """Return weights in fewer bytes, and a predictor that has them as who loads the bundle will."""
-    if dtype not in REDUCED:
+    if not isinstance(dtype, str) or dtype not in REDUCED:
         raise SaveError(f"dtype: got {dtype!r}; expected one of {', '.join(map(repr, REDUCED))}, or None")
     if not isinstance(predictor.learner, TorchLearner):
         raise SaveError(f"dtype: {experiment.model.model.type!r} is no torch module; leave dtype out")

@@ -16,6 +16,8 @@ from gymtrain.trainer.predictor import Array
 if TYPE_CHECKING:
     from gymtrain.data.tables import TableFile
 
+MAX_BLOCK_ROWS = 2**31 - 1
+
 
 def blocks_of(source: Any, features: Features, block_rows: int) -> Iterator[Any]:
     """Yield rows in blocks, of which one is in memory at a time.
@@ -29,8 +31,8 @@ def blocks_of(source: Any, features: Features, block_rows: int) -> Iterator[Any]
     Raises:
         InputError: It is nothing of this, or not of the columns that `features` has.
     """
-    if isinstance(block_rows, bool) or not isinstance(block_rows, int) or block_rows < 1:
-        raise InputError(f"block_rows: got {block_rows!r}; expected a whole number of at least 1")
+    if isinstance(block_rows, bool) or not isinstance(block_rows, int) or not 1 <= block_rows <= MAX_BLOCK_ROWS:
+        raise InputError(f"block_rows: got {block_rows!r}; expected a whole number from 1 to {MAX_BLOCK_ROWS}")
     if isinstance(source, str | os.PathLike):
         return _blocks_of_file(Path(source), features, block_rows)
     if isinstance(source, Iterator):

@@ -445,6 +445,7 @@ class Trainer:
             OSError: The path is a directory, or cannot be written; what was there is left as it was.
         """
         predictor = self._trained("save")
+        _check_flags(SaveError, portable=portable, include_source=include_source)
         from gymtrain.bundle import signer
         from gymtrain.tracking.params import written
         from gymtrain.trainer.saving import save
@@ -588,6 +589,12 @@ class Trainer:
                 f"{what}: this trainer has not learned anything yet; call train(), or Trainer.load(path)"
             )
         return self._predictor
+
+
+def _check_flags(error: Callable[[str], GymtrainError], **flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise error(f"{name}: got {value!r}; expected True or False")
 
 
 def _check_path(path: object, error: Callable[[str], GymtrainError]) -> None:

@@ -387,6 +387,8 @@ def test_reproduce_needs_the_arrays_and_sees_whether_they_are_those_of_then(tmp_
     assert Trainer.load(path).reproduce({"X": X, "y": y})["same_bits"]
     with pytest.raises(SpecError, match="the dataset arrays has no argument 'Y'; did you mean"):
         Trainer.load(path).reproduce({"Y": y})
+    with pytest.raises(SpecError, match="data: got 5; expected arguments of the dataset by name"):
+        Trainer.load(path).reproduce(5)
 
 
 def test_reproduce_finds_a_table_that_has_moved_and_a_frame_in_a_file(tmp_path: Path) -> None:
@@ -458,6 +460,7 @@ def test_a_bundle_of_weights_in_fewer_bytes_is_reproduced_in_as_few(
         ("memory://kept/", SaveError, "is a directory; name a file in it"),
         (".", IsADirectoryError, "name a file in it"),
         ("missing/again.zip", FileNotFoundError, "create it first"),
+        (5, SaveError, r"^keep: got 5; expected the path of a file"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_trained(

@@ -343,7 +343,7 @@ def test_mistakes_in_the_arguments_are_told_before_the_first_block(tiny, scaled)
 
     with pytest.raises(TaskError, match=r"a regression has no probabilities"):
         trainer.predict_blocks(iter([]), proba=True)
-    with pytest.raises(InputError, match=r"block_rows: got 0; expected a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"block_rows: got 0; expected a whole number from 1 to 2147483647"):
         scaled.predict_blocks(X, block_rows=0)
 
 

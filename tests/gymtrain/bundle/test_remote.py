@@ -169,11 +169,17 @@ def test_a_password_in_a_query_is_shown_nowhere(server: WebServer):
         (content(b"PK\3\4", announced=1 << 40), "too_large", f"{1 << 40} bytes or more, and {1 << 20} are allowed"),
         (endless, "too_large", f"bytes or more, and {1 << 20} are allowed"),
         (silent, "not_fetched", "cannot be read: TimeoutError"),
-        (lambda request: request.wfile.write(b"hello\n"), "not_fetched", "cannot be read: BadStatusLine"),
+        (lambda request: request.wfile.write(b"hello\x1b[2J\n"), "not_fetched", "cannot be read: BadStatusLine: hello"),
+        (lambda request: request.wfile.write(b"HTTP/1.0 206 Some\r\n\r\nPK"), "not_fetched", "answers with '206 Some'"),
+        (
+            lambda request: request.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\nPK"),
+            "not_fetched",
+            "answers with 'Content-Encoding gzip', which is no whole file",
+        ),
         (lambda request: None, "not_fetched", "cannot be read: RemoteDisconnected"),
         (lambda request: request.send_error(503), "not_fetched", "the server answers 503 Service Unavailable"),
     ],
-    ids=["nothing", "a page", "cut", "vast", "endless", "silent", "no http", "hung up", "ill"],
+    ids=["nothing", "a page", "cut", "vast", "endless", "silent", "no http", "a part", "packed", "hung up", "ill"],
 )
 def test_what_a_server_does_wrong_is_told(
     sent: Any, reason: str, message: str, server: WebServer, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +192,7 @@ def test_what_a_server_does_wrong_is_told(
 
     assert (refused.reason, str(refused).startswith(f"{server.url}/x.zip")) == (reason, True)
     assert message in str(refused)
+    assert str(refused).isprintable()
 
 
 def test_a_connection_that_ends_within_a_chunk_is_told(server: WebServer):

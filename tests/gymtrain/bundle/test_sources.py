@@ -175,6 +175,16 @@ def test_what_takes_no_bytes_is_refused(target: Any):
         write(target, make_contents())
 
 
+@pytest.mark.parametrize("taken", [0, -5, "x", 10**9])
+def test_a_file_that_does_not_say_how_much_it_takes_is_refused(taken: Any):
+    class Odd(io.BytesIO):
+        def write(self, data: Any) -> Any:
+            return taken
+
+    with pytest.raises(SaveError, match=rf"^<Odd>: of \d+ bytes write\(\) says that it took {taken!r}$"):
+        write(Odd(), make_contents())
+
+
 def test_a_mapped_file_of_another_kind_can_be_given(good: bytes):
     mapped = mmap.mmap(-1, len(good))
     mapped[:] = good

@@ -137,18 +137,39 @@ def test_what_has_no_class_says_so_where_it_is_needed(portable: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"portable": "no"}, r"^portable: got 'no'; expected True or False$"),
+        ({"include_source": 1}, r"^include_source: got 1; expected True or False$"),
+        ({"dtype": []}, r"^dtype: got \[\]; expected one of 'bf16'"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(arguments: dict[str, Any], message: str, iris: Trainer, tmp_path: Path):
+    with pytest.raises(SaveError, match=message):
+        iris.save(tmp_path / "model.zip", **arguments)
+    assert not (tmp_path / "model.zip").exists()
+
+
+@pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("Branching", r"^portable: Branching cannot be exported to ONNX: .*; save without portable$"),
+        (
+            "Branching",
+            r"^portable: Branching cannot be exported to ONNX: \w+: Could not guard on data-dependent .*; save without",
+        ),
         ("Forgetful", r"^portable: in ONNX the model answers otherwise: 8 rows differ by up to 0\.\d+, where 1e-05"),
     ],
 )
-def test_what_is_not_the_same_in_onnx_is_not_saved(module: str, message: str, tmp_path: Path):
+def test_what_is_not_the_same_in_onnx_is_not_saved(
+    module: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     trainer = trained(tmp_path, module)
+    capfd.readouterr()
 
     with pytest.raises(SaveError, match=message):
         trainer.save(tmp_path / "model.zip", portable=True)
     assert not (tmp_path / "model.zip").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_no_torch_module_is_not_exported(tmp_path: Path):
