@@ -184,6 +184,7 @@ class TestMLflow(TrackerConformance):
         )
 
 
+@pytest.mark.slow
 class TestWandb(TrackerConformance):
     @pytest.fixture
     def tracker(self) -> WandbTracker:
@@ -248,6 +249,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert self.read(tracker, run).metrics == {"loss": [(1, 0.5), (2, 0.25)]}
 
 
+@pytest.mark.slow
 class TestComet(TrackerConformance):
     @pytest.fixture
     def tracker(self) -> CometTracker:

@@ -24,6 +24,8 @@ from gymtrain.models.contract import Model
 from gymtrain.trainer import pictures
 from gymtrain_trackers.images import decode_png
 
+pytestmark = pytest.mark.slow
+
 PARTS = {"train": 0.6, "val": 0.2, "test": 0.2}
 CLASSES = {"confusion_matrix", "roc", "precision_recall", "calibration"}
 NUMBERS = {"predicted_actual", "residuals"}
