@@ -12,11 +12,11 @@ from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.differences import Difference, differences
 from gymtrain.bundle.reader import Bundle, Verify, inspect, open_bundle
-from gymtrain.bundle.remote import check_target, download, local_path
+from gymtrain.bundle.remote import download, local_path
 from gymtrain.bundle.sealing import sign
 from gymtrain.bundle.signing import PrivateKey, PublicKey, Signature, SignedBy, generate_key, signer
 from gymtrain.bundle.source import Readable, name_of
-from gymtrain.bundle.target import Writable
+from gymtrain.bundle.target import Writable, check_target
 from gymtrain.bundle.tensors import Tensor, from_numpy, to_numpy
 from gymtrain.bundle.verification import Verification
 from gymtrain.bundle.writer import write

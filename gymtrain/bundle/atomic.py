@@ -51,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         b'{}'
     """
     target = Path(os.path.realpath(path))
-    _check_target(target, os.fspath(path))
+    check_place(path)
     remove_leftovers(target.parent)
     temporary: Path | None = None
     try:
@@ -126,7 +126,13 @@ def _is_hidden_from_the_user(name: object) -> bool:
     return name is None or os.path.basename(str(name)).startswith(_PREFIX)
 
 
-def _check_target(target: Path, given: str) -> None:
+def check_place(path: str | os.PathLike[str]) -> None:
+    """See whether a file could be written there, as far as that is seen before.
+
+    Raises:
+        OSError: It is a directory, or no regular file, or the directory that should hold it does not exist.
+    """
+    target, given = Path(os.path.realpath(path)), os.fspath(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", given)
     if not target.parent.is_dir():

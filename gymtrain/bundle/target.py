@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeAlias
 
 from gymtrain.bundle import remote
 from gymtrain.bundle.addresses import is_url, path_of
-from gymtrain.bundle.atomic import atomic_write
+from gymtrain.bundle.atomic import atomic_write, check_place
 from gymtrain.errors import SaveError
 
 Writable: TypeAlias = str | os.PathLike[str] | BinaryIO
@@ -72,6 +72,20 @@ def _check_takes_bytes(target: object) -> None:
     if isinstance(target, io.TextIOBase) or not callable(getattr(target, "write", None)):
         got = f"<{type(target).__name__}>"
         raise SaveError(f"got {got}; expected a path, an address, or a file that is open for writing bytes")
+
+
+def check_target(target: str | os.PathLike[str]) -> None:
+    """See whether a bundle could be written to a path or an address, before the work is done and not after.
+
+    Raises:
+        SaveError: It is an address that cannot be written to.
+        MissingDependencyError: The package for such addresses is not installed.
+        OSError: It is a directory, or in none.
+    """
+    if is_url(target):
+        remote.check_target(target)
+    else:
+        check_place(target)
 
 
 def directory_of(target: Writable) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
-from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, check_target, find_modules_here
+from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, find_modules_here
 from gymtrain.cli.bundles import diff, inspect, reproduce, verify
 from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
@@ -177,7 +177,7 @@ def train(
 ) -> None:
     """Train what a spec describes."""
     find_modules_here()
-    check_target(save, spec)
+    check_place(save, spec)
     if save is not None and (fast_dev_run or overfit_batches):
         raise typer.BadParameter(
             "--fast-dev-run and --overfit-batches leave no model to write; leave it out", param_hint="--save"
@@ -269,12 +269,13 @@ def predict(
     """Predict from the rows of a table; CSV comes out."""
     find_modules_here()
     check_place(output, table, bundle)
-    if output is not None and output.suffix.lower() in _PARQUET:
+    from gymtrain.data.tables import TableFile, kind_of
+
+    if output is not None and kind_of(output) == "parquet":
         raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
 
     from gymtrain.bundle import atomic_write
     from gymtrain.cli.predictions import Predictions
-    from gymtrain.data.tables import TableFile
     from gymtrain.trainer import Trainer
 
     rows = TableFile(table, kind or _kind_of(table))
@@ -285,9 +286,6 @@ def predict(
     else:
         with atomic_write(output) as file:
             predictions.write(file, batch_size)
-
-
-_PARQUET = (".parquet", ".pq")
 
 
 def _kind_of(path: Path) -> Kind:

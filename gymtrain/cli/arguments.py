@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,28 +24,16 @@ def find_modules_here() -> None:
         sys.path.append("")
 
 
-def check_place(path: Path | None, *sources: Path) -> None:
+def check_place(place: str | Path | None, *sources: Path) -> None:
     """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
-    if path is None:
+    if place is None:
         return
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(path.parent))
-    for source in sources:
-        if path.exists() and path.samefile(source):
-            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(path))
+    from gymtrain.bundle import check_target, is_url
 
-
-def check_target(save: str | None, spec: Path) -> None:
-    """Refuse a place or an address to save to before the training and not after."""
-    from gymtrain.bundle import check_target as check_address
-    from gymtrain.bundle import is_url
-
-    if is_url(save):
-        check_address(save)
-    elif save is not None:
-        check_place(Path(save), spec)
+    check_target(place)
+    for source in [] if is_url(place) else sources:
+        if os.path.exists(place) and os.path.samefile(place, source):
+            raise FileExistsError(errno.EEXIST, f"Would replace {source}, which is read; name another file", str(place))
 
 
 def print_json(content: Any) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from gymtrain.cli.arguments import print_json
 
 if TYPE_CHECKING:
     from gymtrain.tracking import RunSummary
@@ -59,7 +60,7 @@ def runs(
         found.reverse()
     found = found[:limit]
     if as_json:
-        _print_json([run.to_dict() for run in found])
+        print_json([run.to_dict() for run in found])
     elif not found:
         typer.echo("No run matches.")
     else:
@@ -86,7 +87,7 @@ def compare(
     described = [comparison.described(run) for run in found]
     rows = comparison.compare(described)
     if as_json:
-        _print_json(comparison.to_dict(found, rows, everything=everything))
+        print_json(comparison.to_dict(found, rows, everything=everything))
         return
     from gymtrain.cli.run_tables import print_comparison
 
@@ -113,8 +114,3 @@ def _found(names: list[str], store: str) -> list[RunSummary]:
             in_store = read_runs(store) if in_store is None else in_store
             found.append(find_run(name, in_store, store))
     return found
-
-
-def _print_json(content: Any) -> None:
-    # In ASCII: a name may hold what a terminal obeys, or what it cannot show.
-    typer.echo(json.dumps(content, indent=2))

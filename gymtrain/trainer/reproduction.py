@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gymtrain.bundle import check_target, differences, is_url, open_bundle
+from gymtrain.bundle import check_target, differences, open_bundle
 from gymtrain.data.splits import PARTS
-from gymtrain.errors import DataError, Fault, SaveError, SpecError, TrainingError, did_you_mean, some
+from gymtrain.errors import DataError, Fault, SpecError, TrainingError, did_you_mean, some
 from gymtrain.models.contract import Learner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Component, Experiment
@@ -60,7 +58,8 @@ def reproduce(
         TrainingError: It was no training that came to its own end; or it cannot be done here.
     """
     _check_end(result)
-    _check_keep(keep)
+    if keep is not None:
+        check_target(keep)
     again = changed(experiment, dataset={"dataset": _with_data(experiment.dataset.dataset, data)})
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as scratch:
         tried = changed(again, training={"checkpoint": None}, tracking={"root": scratch, "trackers": []})
@@ -105,18 +104,6 @@ def _check_end(result: Mapping[str, Any]) -> None:
             f"reproduce: the training was ended from outside ({result['stop_reason']}), and would go on beyond that "
             f"the next time; reproduce one that came to its own end"
         )
-
-
-def _check_keep(keep: str | Path | None) -> None:
-    """See whether a bundle could be written there, before the training and not after."""
-    if keep is not None and not isinstance(keep, str | os.PathLike):
-        raise SaveError(f"keep: got {keep!r}; expected the path of a file")
-    if is_url(keep):
-        check_target(keep)
-    elif keep is not None and os.path.isdir(keep):
-        raise IsADirectoryError(errno.EISDIR, "Is a directory; name a file in it", str(keep))
-    elif keep is not None and not Path(keep).parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such directory; create it first", str(Path(keep).parent))
 
 
 def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:

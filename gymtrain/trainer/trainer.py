@@ -403,6 +403,8 @@ class Trainer:
             True
         """
         predictor = self._trained("reproduce")
+        if keep is not None:
+            _check_path(keep, lambda message: SaveError(f"keep: {message}"))
         from gymtrain.trainer.reproduction import reproduce
 
         return reproduce(self._experiment, predictor, self._learned or {}, data, callbacks, keep)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from web_server import WebServer, content
 
 from gymtrain import BundleError, Trainer
 from gymtrain.cli import app
+
+pytestmark = pytest.mark.usefixtures("downloads")
 
 
 def run(*arguments: object) -> Result:
@@ -35,16 +36,6 @@ def store(bundle: bytes) -> Iterator[str]:
         file.write(bundle)
     yield "memory://models/iris.zip"
     fsspec.filesystem("memory").rm("/models", recursive=True)
-
-
-@pytest.fixture(autouse=True)
-def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of temporary files, in which none may be left."""
-    place = tmp_path / "downloads"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    yield place
-    assert list(place.iterdir()) == []
 
 
 def test_a_trainer_is_the_same_from_every_place(iris_trainer: Trainer, bundle: bytes, store: str, tmp_path: Path):

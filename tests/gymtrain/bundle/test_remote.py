@@ -18,6 +18,8 @@ from web_server import WebServer, content, endless, make_certificate, redirect, 
 from gymtrain.bundle import inspect, open_bundle, remote, web, write
 from gymtrain.errors import BundleError, MissingDependencyError, SaveError
 
+pytestmark = pytest.mark.usefixtures("downloads")
+
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,16 +38,6 @@ def safe_server(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with WebServer(certificate).running() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of temporary files, in which none may be left."""
-    place = tmp_path / "downloads"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    yield place
-    assert list(place.iterdir()) == []
 
 
 @pytest.fixture
