@@ -108,7 +108,9 @@ def reproduce(
         Path | None,
         typer.Option(metavar="FILE", help="The data, where the bundle does not say where they are now.", **EXISTING),
     ] = None,
-    keep: Annotated[Path | None, typer.Option(metavar="BUNDLE", help="Write the new bundle there.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Write the new bundle there: a file or an address.")
+    ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     sha256: Sha256 = None,
     signed_by: SignedBy = None,

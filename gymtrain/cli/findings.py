@@ -58,7 +58,7 @@ def print_learned(names: Sequence[str], learned: Sequence[Mapping[str, Any]]) ->
     wide_console().print(table)
 
 
-def print_reproduction(path: Path, found: Mapping[str, Any], kept: Path | None) -> None:
+def print_reproduction(path: Path, found: Mapping[str, Any], kept: str | None) -> None:
     """Print what `Trainer.reproduce` returned, with what is another environment."""
     console = Console()
     learned, metrics = found["learned"], found["metrics"]
@@ -71,7 +71,7 @@ def print_reproduction(path: Path, found: Mapping[str, Any], kept: Path | None) 
             "learned": "the same bits" if found["same_bits"] else f"not the same: {len(learned)} differences",
             "metrics": "the same" if not metrics else f"{len(metrics)} are not the same",
             "ended": None if found["same_bits"] else " then, now ".join(map(str, found["stop_reason"])),
-            "kept": None if kept is None else str(kept),
+            "kept": kept,
         },
     )
     print_learned(("then", "now"), learned)

@@ -440,6 +440,13 @@ def test_reproduce_keeps_the_new_bundle_at_an_address(trainer: Trainer) -> None:
     assert Trainer.load("memory://kept/again.zip").spec_sha256 == trainer.spec_sha256
 
 
+def test_the_command_keeps_it_there_too(bundle: Path) -> None:
+    result = run("reproduce", bundle, "--keep", "memory://kept/told.zip")
+
+    assert result.exit_code == 0, result.output
+    assert run("diff", bundle, "memory://kept/told.zip").exit_code == 0
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "int8"])
 def test_a_bundle_of_weights_in_fewer_bytes_is_reproduced_in_as_few(
     dtype: str, trainer: Trainer, tmp_path: Path
