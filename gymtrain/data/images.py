@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,25 @@ class Images:
             except BadImageError as error:
                 raise BadImageError(f"{self.name(row)}: {error}") from error
 
+    def check(self, row: int) -> None:
+        """Look at no more than the beginning of a row: whether it is there, an image, and not too large.
+
+        Raises:
+            BadImageError: It is not.
+        """
+        with _our_limit():
+            try:
+                source = self.sources[row]
+                if isinstance(source, bytes):
+                    _opened(io.BytesIO(source), self.max_pixels)
+                elif isinstance(source, str | os.PathLike):
+                    with _file(source) as file:
+                        _opened(file, self.max_pixels)
+                else:
+                    _decoded(source, self.max_pixels, None)
+            except BadImageError as error:
+                raise BadImageError(f"{self.name(row)}: {error}") from error
+
     def digest(self, row: int) -> bytes:
         """Return the SHA-256 of a row as it came: of the bytes of a file, of the pixels of what was decoded already.
 
@@ -138,54 +157,55 @@ def _decoded(source: Any, max_pixels: int, at_least: tuple[int, int] | None) -> 
     if is_picture(source):
         return _rgb(_upright(source, _orientation(source)))
     if isinstance(source, str | os.PathLike):
-        if not os.path.isfile(source):  # a pipe would be waited for
-            raise BadImageError("is a directory" if os.path.isdir(source) else "there is no such file")
-        with open_file(source) as file:
+        with _file(source) as file:
             return _from_file(file, max_pixels, at_least)
     if isinstance(source, bytes):
         return _from_file(io.BytesIO(source), max_pixels, at_least)
     raise BadImageError(f"got a {type(source).__name__}; expected a path, bytes, an image of PIL or an array")
 
 
-def open_file(path: str | os.PathLike[str]) -> Any:
-    """Open a file for reading.
-
-    Raises:
-        BadImageError: It cannot be opened.
-    """
+def _file(path: str | os.PathLike[str]) -> BinaryIO:
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise BadImageError("is a directory" if os.path.isdir(path) else "there is no such file")
     try:
         return open(path, "rb")
     except OSError as error:
         raise BadImageError(_why(error)) from error
 
 
-def _from_file(file: Any, max_pixels: int, at_least: tuple[int, int] | None) -> Image:
-    import PIL
-    import PIL.Image
-
+def _from_file(file: BinaryIO, max_pixels: int, at_least: tuple[int, int] | None) -> Image:
+    image = _opened(file, max_pixels)
+    orientation = _orientation(image)
     try:
-        image: Image = PIL.Image.open(file, formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise BadImageError(
-                f"has {image.width} x {image.height} pixels, more than the {max_pixels:,} that an image may have "
-                f"(dataset.max_image_pixels)"
-            )
-        orientation = _orientation(image)
         if at_least is not None:
             # Orientations from 5 on lie on their side.
             width, height = at_least if orientation < 5 else at_least[::-1]
             image.draft(None, (2 * width, 2 * height))
         image.load()
-    except BadImageError:
-        raise
-    except PIL.UnidentifiedImageError as error:
-        size = file.seek(0, os.SEEK_END)
-        what = "is empty (0 bytes)" if size == 0 else f"is no image of a known format ({', '.join(FORMATS)})"
-        raise BadImageError(what) from error
     # Decoders raise all kinds of errors for files that are damaged.
     except Exception as error:
         raise BadImageError(f"cannot be decoded: {_why(error)}") from error
     return _rgb(_upright(image, orientation))
+
+
+def _opened(file: BinaryIO, max_pixels: int) -> Image:
+    import PIL
+    import PIL.Image
+
+    try:
+        image: Image = PIL.Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError as error:
+        size = file.seek(0, os.SEEK_END)
+        what = "is empty (0 bytes)" if size == 0 else f"is no image of a known format ({', '.join(FORMATS)})"
+        raise BadImageError(what) from error
+    except Exception as error:  # likewise
+        raise BadImageError(f"cannot be decoded: {_why(error)}") from error
+    if image.width * image.height > max_pixels:
+        raise BadImageError(
+            f"has {image.width} x {image.height} pixels, more than the {max_pixels:,} that an image may have "
+            f"(dataset.max_image_pixels)"
+        )
+    return image
 
 
 def _from_array(pixels: npt.NDArray[Any]) -> Image:

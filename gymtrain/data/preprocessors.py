@@ -10,14 +10,22 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from gymtrain.data.decoding import Decoder, ImageArray
 from gymtrain.data.frames import Frame
+from gymtrain.data.images import Images
+from gymtrain.data.rows import Rows, taken
 from gymtrain.errors import DataError, GymtrainError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Matrix = npt.NDArray[Any]
 State = dict[str, Any]
@@ -42,6 +50,8 @@ class Preprocessor:
 
     # Whether `fit` and `transform` take a `Frame`; the others are given its numbers as a matrix.
     takes_frames = False
+    # Whether it works on pictures of any size, and on arrays of pixels as they are (`PicturePreprocessor`).
+    takes_pictures = False
     # Whether missing values (NaN) may come in; what comes out of the last preprocessor must have none.
     handles_missing = False
     # Whether they go out again where they came in, for a later preprocessor to fill.
@@ -175,6 +185,10 @@ class Divide(Preprocessor):
         divided: Matrix = X / X.dtype.type(self.factor)
         return divided
 
+    def transform_batch(self, images: Tensor) -> Tensor:
+        """Return float32 images divided, the same numbers as `transform` gives."""
+        return images / self.factor
+
     def feature_names(self, names: list[str]) -> list[str]:
         """Return the same names."""
         return names
@@ -283,39 +297,75 @@ class Pipeline:
     def __init__(self, steps: list[tuple[str, Any]]) -> None:
         self.steps = steps
 
-    def fit(self, X: Matrix | Frame, y: npt.NDArray[Any]) -> None:
+    @cached_property
+    def picture_steps(self) -> list[Any]:
+        """What is done to pictures when they are decoded: the preprocessors at the head that work on one at a time."""
+        return [step for _, step in takewhile(lambda item: getattr(item[1], "takes_pictures", False), self.steps)]
+
+    @cached_property
+    def late(self) -> int:
+        """From which step on all are elementwise, and can be done to batches of images (`transform_batch`)."""
+        late = len(self.steps)
+        while late and hasattr(self.steps[late - 1][1], "transform_batch"):
+            late -= 1
+        return late
+
+    def fit(self, X: Any, y: npt.NDArray[Any]) -> None:
         """Fit each preprocessor on what those before it make of the train part.
+
+        Args:
+            X: Raw rows, or images that were decoded, with which the picture steps are done.
+            y: Targets as numbers.
 
         Raises:
             DataError: A preprocessor cannot take the data; the message says which, and the cause is chained.
         """
-        for position, (name, step) in enumerate(self.steps):
+        for position, (name, step) in self._steps(X):
             with _Named(position, name):
-                X = _as_wanted(step, X)
+                is_late = position >= self.late and (isinstance(X, ImageArray | _Late) or _is_pixels(X))
+                wanted = X if is_late else _as_wanted(step, X)
                 if hasattr(step, "fit"):
-                    step.fit(X, y)
+                    step.fit(wanted, y)
                 if position < len(self.steps) - 1:
-                    X = _transformed(step, X)
+                    X = _Late(wanted, step) if is_late else _transformed(step, wanted)
 
-    def transform(self, X: Matrix | Frame, chunk_size: int | None = None) -> Matrix:
+    def transform(self, X: Rows, chunk_size: int | None = None, *, upto: int | None = None) -> Matrix:
         """Return the rows as numbers for the model, shape (rows, …).
 
         Args:
-            X: Raw rows, as the schema checked them.
+            X: Raw rows, as the schema checked them, or images that were decoded, with which the picture steps are done.
             chunk_size: Rows to transform at a time, which bounds the memory for what lies between the steps.
+            upto: At which step to end; all are done when not given.
+
+        Raises:
+            DataError: A preprocessor cannot take the rows, or they are images of different sizes.
         """
         if chunk_size is None or len(X) <= chunk_size or not self.steps:
-            return self._transform(X)
+            return self._transform(X, upto)
         chunks = [slice(start, start + chunk_size) for start in range(0, len(X), chunk_size)]
-        return np.concatenate(
-            [self._transform(X.take(chunk) if isinstance(X, Frame) else X[chunk]) for chunk in chunks]
-        )
+        return np.concatenate([self._transform(taken(X, chunk), upto) for chunk in chunks])
 
-    def _transform(self, X: Matrix | Frame) -> Matrix:
-        for position, (name, step) in enumerate(self.steps):
-            with _Named(position, name):
-                X = _transformed(step, _as_wanted(step, X))
+    def transform_batch(self, images: Tensor) -> Tensor:
+        """Do to a batch of images, float32 of shape (rows, height, width, …), what is left from step `late` on."""
+        for _, step in self.steps[self.late :]:
+            images = step.transform_batch(images)
+        return images
+
+    def _transform(self, X: Rows, upto: int | None) -> Matrix:
+        if isinstance(X, Images):
+            X = ImageArray(Decoder(X, self.picture_steps)[:])
+        for position, (name, step) in self._steps(X):
+            if upto is None or position < upto:
+                with _Named(position, name):
+                    X = _transformed(step, _as_wanted(step, X))
+        if isinstance(X, ImageArray):
+            return X[:]
         return X.matrix() if isinstance(X, Frame) else X
+
+    def _steps(self, X: Rows) -> Iterator[tuple[int, tuple[str, Any]]]:
+        """Yield the steps that are still to be done, with their positions."""
+        done = len(self.picture_steps) if isinstance(X, ImageArray) else 0
+        return islice(enumerate(self.steps), done, None)
 
     def feature_names(self, names: list[str]) -> list[str] | None:
         """Return what the columns that come out are called; None where a preprocessor makes something new of them."""
@@ -335,6 +385,27 @@ class Pipeline:
         return False
 
 
+class _Late:
+    """What an elementwise step makes of images, worked out for rows when they are looked at: all take four times more.
+
+    Args:
+        images: uint8 or float32 of shape (rows, height, width, …), or what has their rows.
+        step: The step.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, images: Any, step: Any) -> None:
+        self.images, self.step, self.shape = images, step, images.shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> Matrix:
+        changed: Matrix = self.step.transform(np.asarray(self.images[rows], dtype=np.float32))
+        return changed
+
+
 class _Named:
     """Says which preprocessor an error came from."""
 
@@ -351,8 +422,14 @@ class _Named:
             raise DataError(f"{self.place}: {type(error).__name__}: {error}") from error
 
 
-def _as_wanted(step: Any, X: Matrix | Frame) -> Matrix | Frame:
-    return X.matrix() if isinstance(X, Frame) and not getattr(step, "takes_frames", False) else X
+def _as_wanted(step: Any, X: Rows) -> Matrix | Frame:
+    assert not isinstance(X, Images)
+    if isinstance(X, Frame):
+        return X if getattr(step, "takes_frames", False) else X.matrix()
+    pixels = X[:] if isinstance(X, ImageArray) else X
+    if pixels.dtype == np.uint8 and not getattr(step, "takes_pictures", False):
+        return pixels.astype(np.float32)
+    return pixels
 
 
 def _transformed(step: Any, X: Matrix | Frame) -> Matrix | Frame:
@@ -361,9 +438,9 @@ def _transformed(step: Any, X: Matrix | Frame) -> Matrix | Frame:
     result: Matrix | Frame = step.transform(X)
     if not isinstance(result, Frame):
         result = np.asarray(result)
-        if result.dtype.kind in "biu":
+        if result.dtype.kind in "biu" and not _is_pixels(result):
             result = result.astype(np.float32 if result.dtype.itemsize <= 2 else np.float64)
-        if result.dtype.kind != "f" or result.ndim < 2:
+        if not (result.dtype.kind == "f" or _is_pixels(result)) or result.ndim < 2:
             raise DataError(
                 f"transform() returned an array of {result.dtype} of shape {result.shape}; expected numbers of shape "
                 f"({rows}, …)"
@@ -371,3 +448,7 @@ def _transformed(step: Any, X: Matrix | Frame) -> Matrix | Frame:
     if len(result) != rows:
         raise DataError(f"{rows} rows went in and {len(result)} came out; a preprocessor keeps every row")
     return result
+
+
+def _is_pixels(rows: Any) -> bool:
+    return isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.ndim in (3, 4)

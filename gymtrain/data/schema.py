@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gymtrain.data.decoding import ImageArray
 from gymtrain.data.frames import Frame, is_frame
+from gymtrain.data.image_forms import as_images, as_pixels
+from gymtrain.data.images import MAX_PIXELS, Images
+from gymtrain.data.rows import Rows, taken
 from gymtrain.errors import DataError, GymtrainError, InputError, some
 
 Matrix = npt.NDArray[Any]
+
+IMAGE = "image"
+"""What `Features.dtype` is for images of any size."""
 
 
 class InputWarning(UserWarning):
@@ -26,28 +33,32 @@ class Features:
     """What one row of features looks like.
 
     Args:
-        columns: For rows with names: `"number"` or `"text"` by column, in order. None for plain arrays.
-        shape: The shape of one row.
-        dtype: The floating-point type that rows are given to the preprocessors in: what holds the training data.
+        columns: For rows with names: `"number"` or `"text"` by column, in order. None for plain arrays and for images.
+        shape: The shape of one row; () for images of any size.
+        dtype: The type that rows are given to the preprocessors in: the floating-point type that holds the training
+            data, `"uint8"` for arrays of pixels, `"image"` for images of any size.
         left_out: Columns of the training data that are no features: its targets and groups.
+        max_pixels: How many pixels an image of any size may have.
     """
 
     columns: dict[str, str] | None
     shape: tuple[int, ...]
     dtype: str
     left_out: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `schema.json` holds."""
         columns = (
             None if self.columns is None else [{"name": name, "kind": kind} for name, kind in self.columns.items()]
         )
-        return {
+        content = {
             "columns": columns,
             "shape": list(self.shape),
             "dtype": self.dtype,
             "left_out": list(self.left_out),
         }
+        return content | ({"max_pixels": self.max_pixels} if self.are_images else {})
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Features:
@@ -55,28 +66,49 @@ class Features:
         columns = content["columns"]
         by_name = None if columns is None else {str(each["name"]): str(each["kind"]) for each in columns}
         shape = tuple(int(size) for size in content["shape"])
-        return cls(by_name, shape, str(content["dtype"]), tuple(str(name) for name in content["left_out"]))
+        left_out = tuple(str(name) for name in content["left_out"])
+        return cls(by_name, shape, str(content["dtype"]), left_out, content.get("max_pixels", MAX_PIXELS))
 
     @classmethod
-    def of(cls, X: Frame | Matrix, left_out: Sequence[str] = ()) -> Features:
+    def of(cls, X: Frame | Images | Matrix, left_out: Sequence[str] = ()) -> Features:
         """Describe rows."""
         if isinstance(X, Frame):
             return cls(X.kinds(), (len(X.columns),), "float64", tuple(left_out))
+        if isinstance(X, Images):
+            return cls(None, (), IMAGE, max_pixels=X.max_pixels)
         return cls(None, X.shape[1:], str(X.dtype))
 
-    def check(self, X: Any, *, missing: bool) -> Frame | Matrix:
+    @property
+    def are_images(self) -> bool:
+        """Whether a row is an image of any size."""
+        return self.dtype == IMAGE
+
+    def known_form(self, X: Any) -> Any:
+        """Return rows in a form that can be cut into blocks, as the function of this name does, also for images.
+
+        Raises:
+            InputError: They are none.
+        """
+        if isinstance(X, np.ndarray) and not self.are_images:
+            return X
+        return as_images(X, self.max_pixels) if self.are_images else known_form(X)
+
+    def check(self, X: Any, *, missing: bool) -> Rows:
         """Bring rows into the form that the preprocessors were fitted on.
 
         Args:
-            X: Rows as a user has them: an array, a tensor, a list, a frame or a list of dicts.
+            X: Rows as a user has them: an array, a tensor, a list, a frame or a list of dicts; for images what
+                `as_images` takes.
             missing: Whether missing values may be among them.
 
         Returns:
-            A `Frame` with the columns in order, or an array of `dtype` and shape (rows, *shape).
+            A `Frame` with the columns in order, an array of `dtype` and shape (rows, *shape), or `Images`.
 
         Raises:
             InputError: They do not fit; the message says what was got, what was expected and what to do.
         """
+        if self.are_images:
+            return as_images(X, self.max_pixels)
         if isinstance(X, np.ndarray) and self.columns is None and X.dtype == self.dtype and X.shape[1:] == self.shape:
             rows: Frame | Matrix = X if X.flags.c_contiguous else np.ascontiguousarray(X)
         else:
@@ -130,6 +162,8 @@ class Features:
             raise InputError(
                 f"got {_shape_text(array)}; expected (rows, {', '.join(map(str, self.shape))}){self._hint(array)}"
             )
+        if self.dtype == "uint8":
+            return as_pixels(array)
         return _as_numbers(array, np.dtype(self.dtype), InputError)
 
     def _hint(self, array: Matrix) -> str:
@@ -140,14 +174,17 @@ class Features:
             return f"; the values are as many: X.reshape(-1, {', '.join(map(str, self.shape))})"
         return ""
 
-    def check_values(self, rows: Frame | Matrix, *, missing: bool, error: type[GymtrainError] = InputError) -> None:
+    def check_values(self, rows: Rows, *, missing: bool, error: type[GymtrainError] = InputError) -> None:
         """Refuse infinite values, and missing ones unless they may be there.
 
         Raises:
             GymtrainError: Of the class given, with the columns and the rows where they are.
         """
+        if isinstance(rows, Images | ImageArray):
+            return
         if not isinstance(rows, Frame):
-            check_finite(rows, missing=missing, error=error)
+            if rows.dtype.kind == "f":
+                check_finite(rows, missing=missing, error=error)
             return
         numbers = {name: column for name, column in rows.columns.items() if column.dtype != object}
         infinite = [name for name, column in numbers.items() if np.isinf(column).any()]
@@ -233,15 +270,21 @@ def _arrow_table(X: Any) -> Any:
         raise InputError(f"got a {type(X).__name__} that is no table of Arrow: {error}") from error
 
 
-def as_features(X: Any) -> Frame | Matrix:
-    """Read the features of a dataset: anything with named columns as a `Frame`, the rest as numbers.
+def as_features(X: Any) -> Frame | Images | Matrix:
+    """Read the features of a dataset: what has named columns as a `Frame`, images as they are, the rest as numbers.
+
+    Pixels, uint8 of shape (rows, height, width) or (rows, height, width, channels), stay what they are.
 
     Raises:
         DataError: They are neither.
     """
+    if isinstance(X, Images):
+        return X
     if is_frame(X):
         return Frame.of(X)
     array = as_array(X, DataError)
+    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.size:
+        return np.ascontiguousarray(array)
     if array.ndim < 2:
         raise DataError(f"X has the shape {array.shape}; expected (rows, features): one feature is X.reshape(-1, 1)")
     if 0 in array.shape[1:]:
@@ -334,7 +377,7 @@ def _shape_text(array: Matrix) -> str:
 
 def number_of_rows(X: Any) -> int | None:
     """Return how many rows there are; None where `X` cannot be cut into blocks of rows."""
-    if isinstance(X, Frame):
+    if isinstance(X, Frame | Images):
         return len(X)
     if isinstance(X, Mapping) or not (hasattr(X, "__getitem__") or hasattr(X, "tocsr")):
         return None
@@ -349,8 +392,8 @@ def row_blocks(X: Any, size: int) -> Iterator[Any]:
     rows = number_of_rows(X) or 0
     X = X.tocsr() if hasattr(X, "tocsr") else X
     for start in range(0, rows, size):
-        if isinstance(X, Frame):
-            yield X.take(slice(start, min(start + size, rows)))
+        if isinstance(X, Frame | Images):
+            yield taken(X, slice(start, min(start + size, rows)))
         elif hasattr(X, "num_rows"):  # pyarrow.Table
             yield X.slice(start, size)
         else:

@@ -114,3 +114,10 @@ class Dataset(Section):
     """Decides the split, the order of the samples and the augmentation."""
     chunk_size: Annotated[int, pydantic.Field(ge=1)] | None = None
     """Rows that the preprocessors transform at a time; null for all at once."""
+    on_bad_sample: Literal["raise", "skip"] = "raise"
+    """What an image that cannot be decoded does: end the training before it begins, or be left out with a warning."""
+    max_image_pixels: Annotated[int, pydantic.Field(ge=1, le=1 << 40)] = 80_000_000
+    """How many pixels an image may have, also in `predict`: a small file may decode to many gigabytes."""
+    image_cache_gb: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 20.0
+    """How many gigabytes decoded images may take on disk, all data sets together; what has no room is decoded anew in
+    every epoch. They lie in `decoded` in the directory that the environment variable `GYMTRAIN_DATA` names."""

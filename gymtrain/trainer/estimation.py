@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from gymtrain.data.frames import Frame
+from gymtrain.data.images import Images
+from gymtrain.data.rows import taken
 from gymtrain.errors import InputError
 from gymtrain.models.torch_learner import TorchLearner, as_input
 from gymtrain.trainer.predictor import Array, Predictor
@@ -128,8 +130,8 @@ def _times(act: Callable[[], Any], repetitions: int) -> list[float]:
     return seconds
 
 
-def _rows(predictor: Predictor, size: int) -> Frame | Array:
+def _rows(predictor: Predictor, size: int) -> Frame | Images | Array:
     examples = predictor.examples
     assert examples is not None
     chosen = np.arange(size, dtype=np.int64) % len(examples)
-    return examples.take(chosen) if isinstance(examples, Frame) else examples[chosen]
+    return taken(examples, chosen)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gymtrain.data.decoding import ImageArray
 from gymtrain.errors import CallbackError
 from gymtrain.models.contract import Array, Learner
 from gymtrain.models.metrics import Metrics
@@ -85,7 +86,8 @@ class Fitting(ABC):
         if part not in self._data.inputs:
             return None
         inputs, targets = self._data.inputs[part], self._data.targets[part]
-        return evaluation_of(self.learner, self.training, part, inputs, targets, check)
+        finish = finisher(self._data, self.learner)
+        return evaluation_of(self.learner, self.training, part, inputs, targets, finish=finish, check=check)
 
     def _end_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Call the callbacks, who may add metrics, and write all of them down, also if a callback fails."""
@@ -134,15 +136,28 @@ def evaluation_of(
     learner: Learner,
     training: Training,
     part: str,
-    inputs: Array,
+    inputs: Array | ImageArray,
     targets: Array,
+    *,
+    finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Return what evaluates a model on rows: the loss without class weights, and the metrics of the spec."""
     device = learner.device if isinstance(learner, TorchLearner) else torch.device("cpu")
     loss = learner.task.loss(training.loss, device=device) if isinstance(learner, TorchLearner) else None
     metrics = Metrics(training.metrics, learner.task, device)
-    return Evaluation(part, torch.from_numpy(inputs), torch.from_numpy(targets), metrics, loss, device, check)
+    X = inputs if isinstance(inputs, ImageArray) else torch.from_numpy(inputs)
+    return Evaluation(part, X, torch.from_numpy(targets), metrics, loss, device, finish, check)
+
+
+def finisher(data: Prepared, learner: Learner) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return what makes of pixels what a model takes, on its device; None where the rows are that already."""
+    finish = data.finish
+    if finish is None:
+        return None
+    dtype = learner.dtype if isinstance(learner, TorchLearner) else torch.float32
+    # In float32 whatever the model has: pixels less their mean are small numbers, of which bfloat16 keeps two digits.
+    return lambda images: finish(images.float()).to(dtype)
 
 
 def class_weight_of(training: Training, data: Prepared) -> Array | None:

@@ -36,6 +36,6 @@ def held_out(data: Prepared) -> HeldOut | None:
     inputs, targets = data.inputs[part], data.targets[part]
     count = max(1, MAX_VALUES * len(inputs) // max(inputs.size, 1))
     if count >= len(inputs):
-        return HeldOut(part, inputs, targets)
+        return HeldOut(part, data.ready(part), targets)
     chosen = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
-    return HeldOut(part, inputs[chosen], targets[chosen])
+    return HeldOut(part, data.ready(part, chosen), targets[chosen])

@@ -12,6 +12,8 @@ import numpy as np
 
 from gymtrain.bundle import inspect
 from gymtrain.data.frames import Frame
+from gymtrain.data.images import Images
+from gymtrain.data.rows import taken
 from gymtrain.errors import BundleError, SaveError
 from gymtrain.hardware import library_versions
 from gymtrain.specs import Experiment
@@ -81,8 +83,9 @@ def described(experiment: Experiment, predictor: Predictor) -> dict[str, Any]:
     outputs, example = [], None
     if rows is not None and len(rows):
         count = max(1, min(EXAMPLE_ROWS, EXAMPLE_VALUES // int(np.prod(features.shape))))
-        few = rows.take(slice(count)) if isinstance(rows, Frame) else rows[:count]
-        outputs, example = [_tensor(predictor.predict(few))], _example(few)
+        few = taken(rows, slice(count))
+        outputs = [_tensor(predictor.predict(few))]
+        example = None if isinstance(few, Images) else _example(few)
     return {
         "loader": "gymtrain.serving.pyfunc",
         "config": {"trust": _foreign_types(experiment)},

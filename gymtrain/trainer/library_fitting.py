@@ -34,7 +34,7 @@ class LibraryFitting(Fitting):
         self._report.directions(None, "min", Metrics(training.metrics, self.learner.task).directions)
         state.num_epochs, state.epoch = 1, 1
         self._callbacks.call("on_epoch_begin")
-        self.learner.fit(data.inputs["train"], data.codes("train"), data.weights.get("train"), weights)
+        self.learner.fit(data.ready("train"), data.codes("train"), data.weights.get("train"), weights)
         metrics: dict[str, float] = {}
         for part, evaluate in evaluations.items():
             metrics |= {} if evaluate is None else named(part, evaluate(self.learner))

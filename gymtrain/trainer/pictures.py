@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gymtrain.bundle import atomic_write
+from gymtrain.data.decoding import ImageArray
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features, row_blocks
 from gymtrain.figures.classification import calibration, confusion_counts, confusion_matrix, precision_recall, roc
@@ -128,7 +129,7 @@ class Pictures:
         with seeded(self._fitting.training.seed, device):  # a model that draws leaves the caller's generators alone
             # A block at a time: the rows of images may fill most of the memory.
             blocks = row_blocks(positions, ROWS_AT_A_TIME)
-            scores = np.concatenate([learner.scores(data.inputs[part][block]) for block in blocks])
+            scores = np.concatenate([learner.scores(data.ready(part, block)) for block in blocks])
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -176,7 +177,9 @@ class Pictures:
         self._figure("roc", lambda: roc(truth, scores, names, rows))
         self._figure("precision_recall", lambda: precision_recall(truth, scores, names, rows))
 
-    def _mistakes(self, seen: Seen, raw: Array, names: Sequence[object], truth: Array, predicted: Array) -> Any | None:
+    def _mistakes(
+        self, seen: Seen, raw: ImageArray | Array, names: Sequence[object], truth: Array, predicted: Array
+    ) -> Any | None:
         """Draw the rows that the model is surest of and wrong about."""
         wrong = np.flatnonzero(truth != predicted)
         if len(wrong) == 0:

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gymtrain.data.frames import Frame
+from gymtrain.data.images import BadImageError, Images
 from gymtrain.data.preprocessors import Pipeline
-from gymtrain.data.schema import Features, known_form, number_of_rows, row_blocks, rows_that_are_not_finite
+from gymtrain.data.rows import Rows
+from gymtrain.data.schema import Features, number_of_rows, row_blocks, rows_that_are_not_finite
 from gymtrain.errors import InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
@@ -21,6 +23,7 @@ Array = npt.NDArray[Any]
 
 # Bounds the memory of a prediction: what lies between the rows and the answer is made for so many rows at a time.
 ROWS_AT_A_TIME = 1024
+IMAGES_AT_A_TIME = 256
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Predictor:
     learner: Learner
     input_shape: tuple[int, ...]
     weights: str
-    examples: Frame | Array | None
+    examples: Frame | Images | Array | None
     expected: Array | None = None
     held_out: HeldOut | None = None
     reduced: str | None = None
@@ -65,9 +68,9 @@ class Predictor:
 
     def _in_blocks(self, X: Any, answer: Callable[[Any], Array]) -> Array:
         """Return the answers for all rows, of which a block at a time lies between the rows and the answers."""
-        X = X if isinstance(X, np.ndarray) else known_form(X)
+        X = self.features.known_form(X)
         rows = number_of_rows(X)
-        size = ROWS_AT_A_TIME * self.learner.threads
+        size = IMAGES_AT_A_TIME if self.features.are_images else ROWS_AT_A_TIME * self.learner.threads
         if rows is None or rows <= size:
             return answer(X)
         # Filled block by block: a list of blocks would lie between the activations in memory and hold them there.
@@ -90,12 +93,20 @@ class Predictor:
             return np.empty((0, width), dtype=np.float32)
         return self.learner.scores(self.inputs(rows), exact=exact)
 
-    def inputs(self, rows: Frame | Array) -> Array:
-        """Return what the preprocessors make of checked rows: float32 of shape (rows, *input_shape)."""
+    def inputs(self, rows: Rows) -> Array:
+        """Return what the preprocessors make of checked rows: float32 of shape (rows, *input_shape).
+
+        Raises:
+            InputError: They cannot be made what the model takes; an image cannot be decoded.
+        """
         if not self.pipeline.steps and isinstance(rows, np.ndarray) and rows.dtype == np.float32:
             return rows
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported below
-            inputs = np.ascontiguousarray(self.pipeline.transform(rows), dtype=np.float32)
+            try:
+                values = self.pipeline.transform(rows)
+            except BadImageError as error:
+                raise InputError(str(error)) from error
+            inputs = np.ascontiguousarray(values, dtype=np.float32)
         if inputs.shape[1:] != self.input_shape:
             raise InputError(
                 f"the preprocessors made rows of shape {inputs.shape[1:]}; in training it was {self.input_shape}: what "

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gymtrain.data.augmentors import Augmentation
+from gymtrain.data.decoding import ImageArray
 from gymtrain.data.frames import Frame, column_of
+from gymtrain.data.images import Images
 from gymtrain.data.preprocessors import Pipeline
+from gymtrain.data.rows import taken
 from gymtrain.data.schema import Features, as_array, as_features, rows_that_are_not_finite
 from gymtrain.data.sources import Data
 from gymtrain.data.splits import PARTS, Rows, split
@@ -22,6 +26,7 @@ from gymtrain.models.seeding import seeded
 from gymtrain.models.targets import as_targets, infer_task, task_of
 from gymtrain.models.tasks import Task
 from gymtrain.specs import Dataset, Training
+from gymtrain.trainer.image_loading import decode, sample_of
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -34,35 +39,69 @@ class Prepared:
     Args:
         features: What a row looks like.
         task: What is predicted.
-        raw: All rows, as they came.
+        raw: All rows, as they came; of images of any size what the picture preprocessors made of them.
         rows: Which rows each part has.
         targets: What the loss compares with, by part.
+        pipeline: The preprocessors.
+        inputs: What the preprocessors made of each part, float32 of shape (rows, …); or pixels, uint8, to which
+            `pipeline.transform_batch` is still to be done.
+        images: The images that `raw` is from, where they are of any size.
+        bad_samples: What is wrong with each image that was left out.
         weights: How much each row counts, float32 of shape (rows,) by part; empty where the dataset does not say.
         in_order: Whether every pass goes through the train part as it stands here, instead of as the spec says.
     """
 
     features: Features
     task: Task
-    raw: Frame | Array
+    raw: Frame | ImageArray | Array
     rows: dict[str, Rows]
     targets: dict[str, Array]
     pipeline: Pipeline = field(default_factory=lambda: Pipeline([]))
-    inputs: dict[str, Array] = field(default_factory=dict)
+    inputs: dict[str, ImageArray | Array] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
+    images: Images | None = None
+    bad_samples: list[str] = field(default_factory=list)
     in_order: bool = False
     _digests: dict[str, str] = field(default_factory=dict, init=False)
 
-    def part(self, name: str) -> Frame | Array:
+    def part(self, name: str) -> Frame | ImageArray | Array:
         """Return the raw rows of one part."""
-        rows = self.rows[name]
-        return self.raw.take(rows) if isinstance(self.raw, Frame) else self.raw[rows]
+        return taken(self.raw, self.rows[name])
+
+    def examples(self, name: str, count: int) -> Frame | Images | Array:
+        """Return the first rows of a part as a user has them; of images, what may go into a bundle."""
+        rows = self.rows[name][:count]
+        if self.images is not None:
+            return sample_of(self.images.take(rows))
+        assert not isinstance(self.raw, ImageArray)
+        return taken(self.raw, rows)
+
+    def ready(self, name: str, positions: Rows | slice = slice(None)) -> Array:
+        """Return rows of one part as the model gets them, float32 of shape (rows, …)."""
+        inputs = taken(self.inputs[name], positions)
+        if not self.stays_pixels:
+            return np.asarray(inputs)
+        images = torch.from_numpy(np.array(inputs)).float()
+        finished: Array = self.pipeline.transform_batch(images).numpy()
+        return finished
+
+    @property
+    def stays_pixels(self) -> bool:
+        """Whether the rows are pixels, and nothing but elementwise steps come after the picture preprocessors."""
+        has_pixels = not isinstance(self.raw, Frame) and self.raw.dtype == np.uint8
+        return has_pixels and self.pipeline.late <= len(self.pipeline.picture_steps)
+
+    @property
+    def finish(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What is still to be done to a batch of pixels, float32; None where nothing is."""
+        return self.pipeline.transform_batch if self.stays_pixels else None
 
     def fill(self, name: str, source: str, positions: Rows) -> None:
         """Make a part of some rows of a part, itself or another, by their positions in it; of none, it is left out."""
         tables: list[dict[str, Any]] = [self.rows, self.targets, self.inputs, self.weights]
         for table in tables:
             if source in table:
-                table[name] = table[source][positions]
+                table[name] = taken(table[source], positions)
         if len(positions) == 0:
             self.inputs.pop(name, None)
         self._digests.pop(name, None)
@@ -80,7 +119,12 @@ class Prepared:
     def _digest(self, name: str) -> str:
         digest = hashlib.sha256()
         part = self.part(name)
-        columns = part.columns if isinstance(part, Frame) else {"X": part}
+        if isinstance(part, ImageArray):
+            for pixels in part.blocks():
+                digest.update(pixels.data)
+            columns: dict[str, Array] = {}
+        else:
+            columns = part.columns if isinstance(part, Frame) else {"X": part}
         weights = [("sample_weight", self.weights[name])] if name in self.weights else []
         # Not as a dict: a feature may be named like one of the others.
         for key, column in [*columns.items(), ("y", self.targets[name]), *weights]:
@@ -114,7 +158,11 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
     y = _named(f"target {some(targets_of)}" if targets_of else "y", as_targets, data.y)
     if len(X) != len(y):
         raise DataError(f"dataset.dataset: X has {len(X)} rows and y has {len(y)}; every row needs one target")
-    X, groups = _groups(X, data, spec.samples.group_by)
+    pictures = None
+    if isinstance(X, Images):
+        pictures = decode(X, build_pipeline(spec, Features.of(X)).picture_steps, spec)
+        data, y = _without(data, pictures.good), y[pictures.good]
+    X, groups = _groups(pictures.pixels if pictures else X, data, spec.samples.group_by)
     name = data.task or infer_task(y)
     if spec.samples.stratify and name not in {"binary", "multiclass"}:
         raise DataError(f"dataset.samples.stratify: a {name} task has no classes to keep in proportion; leave it out")
@@ -131,7 +179,19 @@ def load(source: Any, spec: Dataset, training: Training) -> Prepared:
     targets = {part: _encoded(task, part, y[rows[part]]) for part in PARTS}
     left_out = [*data.left_out, *([spec.samples.group_by] if spec.samples.group_by is not None else [])]
     weights = {} if data.sample_weight is None else _weights(data.sample_weight, rows, len(X), weight_column)
-    return Prepared(Features.of(X, left_out), task, X, rows, targets, weights=weights)
+    if pictures is None:
+        return Prepared(Features.of(X, left_out), task, X, rows, targets, weights=weights)
+    features = Features.of(pictures.images)
+    return Prepared(features, task, X, rows, targets, weights=weights, images=pictures.images, bad_samples=pictures.bad)
+
+
+def _without(data: Data, good: Rows) -> Data:
+    """Leave out the rows whose images cannot be decoded; the images themselves are not looked at again."""
+
+    def kept(values: Any) -> Any:
+        return None if values is None else np.asarray(values)[good]
+
+    return replace(data, groups=kept(data.groups), sample_weight=kept(data.sample_weight))
 
 
 def build_pipeline(spec: Dataset, features: Features) -> Pipeline:
@@ -154,11 +214,20 @@ def fit_preprocessors(data: Prepared, spec: Dataset) -> None:
 
 
 def transform(data: Prepared, spec: Dataset) -> None:
-    """Turn the rows of every part into float32 for the model.
+    """Turn the rows of every part into float32 for the model, or into pixels that are finished batch by batch.
 
     Raises:
         DataError: A preprocessor made NaN or infinity of a value.
     """
+    if data.stays_pixels:
+        for part in PARTS:
+            if len(data.rows[part]):
+                rows = data.part(part)
+                if isinstance(rows, ImageArray):
+                    data.inputs[part] = rows  # nothing is copied
+                else:
+                    data.inputs[part] = data.pipeline.transform(rows, spec.chunk_size, upto=data.pipeline.late)
+        return
     shape: tuple[int, ...] | None = None
     for part in PARTS:
         if len(data.rows[part]):
@@ -212,7 +281,7 @@ def _named(what: str, read: Callable[[Any], T], value: Any) -> T:
         raise DataError(f"dataset.dataset, {what}: {error}") from error
 
 
-def _groups(X: Frame | Array, data: Data, group_by: str | None) -> tuple[Frame | Array, Array | None]:
+def _groups(X: Frame | Images | ImageArray | Array, data: Data, group_by: str | None) -> tuple[Any, Array | None]:
     if group_by is None:
         return X, None
     if isinstance(X, Frame) and group_by in X.columns:

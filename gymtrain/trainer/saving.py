@@ -32,6 +32,7 @@ from gymtrain.bundle import (
     write,
 )
 from gymtrain.data.frames import Frame
+from gymtrain.data.images import Images
 from gymtrain.data.schema import Features
 from gymtrain.errors import BundleError, MissingDependencyError, SaveError, SpecError, some
 from gymtrain.hardware import library_versions
@@ -396,13 +397,22 @@ def _selfcheck(predictor: Predictor) -> dict[str, Tensor]:
             name: [None if item != item else item for item in column.tolist()] for name, column in rows.columns.items()
         }
         inputs = np.frombuffer(json.dumps(columns, ensure_ascii=False).encode(), dtype=np.uint8)
+    elif isinstance(rows, Images):
+        return {"scores": from_numpy(np.ascontiguousarray(scores))} | {
+            f"image.{row}": from_numpy(np.frombuffer(rows.encoded(row), dtype=np.uint8)) for row in range(len(rows))
+        }
     else:
         inputs = np.ascontiguousarray(rows)
     return {"rows": from_numpy(inputs), "scores": from_numpy(np.ascontiguousarray(scores))}
 
 
-def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Array | None:
-    tensor = bundle.selfcheck().get("rows")
+def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Images | Array | None:
+    tensors = bundle.selfcheck()
+    if features.are_images:
+        names = sorted((name for name in tensors if name.startswith("image.")), key=lambda name: (len(name), name))
+        files = [to_numpy(tensors[name]).tobytes() for name in names]
+        return Images(files, max_pixels=features.max_pixels) if files else None
+    tensor = tensors.get("rows")
     if tensor is None:
         return None
     rows = to_numpy(tensor).copy()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from gymtrain.data.schema import Features
+from gymtrain.data.schema import IMAGE, Features
 from gymtrain.models.tasks import TASKS, Task, task_from_dict
 from gymtrain.trainer.strict_file import Strict, checked, fault
 
@@ -24,9 +24,10 @@ class _Column(Strict):
 
 class _Features(Strict):
     columns: Annotated[list[_Column], Field(min_length=1)] | None
-    shape: Shape
-    dtype: Literal["float32", "float64"]
+    shape: Annotated[list[Size], Field(max_length=32)]
+    dtype: Literal["float32", "float64", "uint8", "image"]
     left_out: list[str]
+    max_pixels: Size | None = None
 
 
 class _Schema(Strict):
@@ -85,6 +86,12 @@ def read_schema(content: dict[str, Any]) -> tuple[Features, tuple[int, ...], Tas
                 "features.columns",
                 f"{len(features.columns)} columns with {len(names)} names are no row of shape {features.shape}",
             )
+    if (features.dtype == IMAGE) != (features.shape == []):
+        raise fault(FILE, "features.shape", f"got {features.shape} for rows of type {features.dtype}")
+    if (features.dtype == IMAGE) != (features.max_pixels is not None):
+        raise fault(FILE, "features.max_pixels", f"got {features.max_pixels!r} for rows of type {features.dtype}")
+    if features.columns is not None and features.dtype in {IMAGE, "uint8"}:
+        raise fault(FILE, "features.dtype", f"got {features.dtype!r} for rows with columns")
     task = labels.get("task")
     if task not in TASKS:
         raise fault(FILE, "labels.task", f"got {task!r}; expected one of {', '.join(TASKS)}")

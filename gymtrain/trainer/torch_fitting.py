@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gymtrain.data.augmentors import Augmentation
+from gymtrain.data.decoding import ImageArray
 from gymtrain.errors import NonFiniteLossError, TrainingError
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.seeding import deterministic, random_state, seeded, set_random_state
@@ -18,7 +19,7 @@ from gymtrain.specs import Experiment, Training
 from gymtrain.tracking import Report
 from gymtrain.trainer.checkpoints import Resumed
 from gymtrain.trainer.failures import blamed_on, explained
-from gymtrain.trainer.fitting import Fitting, class_weight_of, named
+from gymtrain.trainer.fitting import Fitting, class_weight_of, finisher, named
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.trainer.sampling import order_of
@@ -109,13 +110,14 @@ class TorchFitting(Fitting):
         training, data, learner = self.training, self._data, self.learner
         weights = data.weights.get("train") if training.sampling != "weighted" else None
         self._batches = Batches(
-            torch.from_numpy(data.inputs["train"]).to(learner.dtype),
+            _inputs(data, learner),
             torch.from_numpy(data.targets["train"]),
             order_of(data, self._experiment.dataset, training),
             batch_size=training.batch_size,
             device=learner.device,
             weights=None if weights is None else torch.from_numpy(weights),
             augmentation=self._augmentation,
+            finish=finisher(data, learner),
             workers=training.workers,
             worker_timeout=training.worker_timeout,
         )
@@ -198,7 +200,7 @@ class TorchFitting(Fitting):
         state, position, values = self._state, self.position, self._values
         rows = self.training.batch_size * self.training.accumulate
         per_epoch = self.training.steps_per_epoch
-        speed = Speed(len(self._batches.tensors.inputs) if per_epoch is None else rows * per_epoch, rows, position.step)
+        speed = Speed(self._batches.num_rows if per_epoch is None else rows * per_epoch, rows, position.step)
         state.values |= values.set(position.epochs, position.step)
         self._begin_epoch()
         events = fit(
@@ -390,6 +392,15 @@ class TorchFitting(Fitting):
             return  # which nobody had noticed yet; the checkpoint before it is the one to go on from
         except Exception as failure:  # what ended the training is what counts
             error.add_note(f"no checkpoint was written: {failure}")
+
+
+def _inputs(data: Prepared, learner: TorchLearner) -> torch.Tensor | ImageArray:
+    """Return the rows of the train part: pixels as they are, numbers in the type that the module takes."""
+    inputs = data.inputs["train"]
+    if isinstance(inputs, ImageArray):
+        return inputs
+    rows = torch.from_numpy(inputs)
+    return rows if data.stays_pixels else rows.to(learner.dtype)
 
 
 def _plan(training: Training) -> Plan:

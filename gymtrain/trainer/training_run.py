@@ -15,7 +15,6 @@ import torch
 
 from gymtrain.bundle import atomic_write
 from gymtrain.data.augmentors import Augmentation
-from gymtrain.data.frames import Frame
 from gymtrain.errors import NonFiniteLossError
 from gymtrain.hardware import collect_in_background
 from gymtrain.models.contract import Learner, LibraryLearner
@@ -193,7 +192,7 @@ class TrainingRun:
         if "histograms" in self.report.wants:
             self.callbacks.append(ParameterHistograms(learner.module, self.report.histogram))
         path = self.report.run.directory / "graph.pb"
-        if "graph" in self.report.wants and write_graph(learner, torch.from_numpy(data.inputs["train"][:2]), path):
+        if "graph" in self.report.wants and write_graph(learner, torch.from_numpy(data.ready("train", slice(2))), path):
             self.report.graph(path)
 
     def _write_checkpoint(self, fitting: TorchFitting, data: Prepared) -> None:
@@ -300,12 +299,11 @@ class TrainingRun:
 
 
 def _predictor(learner: Learner, data: Prepared, weights: str) -> Predictor:
-    few = data.rows["train"][:SELFCHECK_ROWS]
     return Predictor(
         data.features,
         data.pipeline,
         learner,
         data.inputs["train"].shape[1:],
         weights,
-        data.raw.take(few) if isinstance(data.raw, Frame) else data.raw[few],
+        data.examples("train", SELFCHECK_ROWS),
     )

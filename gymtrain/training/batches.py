@@ -1,4 +1,7 @@
-"""Batches of rows that lie in memory, gathered by index; which rows come when is a pure function of the position."""
+"""Batches of rows that lie in memory or in a mapped file, gathered by index.
+
+Which rows come when is a pure function of the position.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +18,7 @@ import torch
 
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.data.batch import Batch
+from gymtrain.data.decoding import ImageArray
 from gymtrain.errors import DataError
 from gymtrain.training.workers import Key, Workers
 
@@ -25,13 +30,15 @@ class Batches:
     """The train part, a batch at a time, pass after pass.
 
     Args:
-        inputs: Rows, float32 of shape (rows, …).
+        inputs: Rows, float32 of shape (rows, …); or pixels, uint8 of shape (rows, height, width, …).
         targets: What the loss compares with, (rows,) or (rows, outputs).
         order: Which rows a pass goes through, by its number from 1: int64 of shape (rows,).
         batch_size: Rows in a batch; the last one of a pass may be smaller.
         device: Where the batches are wanted.
         weights: How much each row counts, float32 of shape (rows,); None for all alike.
         augmentation: Random changes of the inputs; None for none.
+        finish: What is done to a batch in the end, on the device; of pixels it makes what the model takes. None for
+            nothing.
         workers: Processes that make the batches; 0 to make them here. The batches are the same.
         worker_timeout: Seconds after which a batch that does not come from them is an error.
 
@@ -47,7 +54,7 @@ class Batches:
 
     def __init__(
         self,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | ImageArray,
         targets: torch.Tensor,
         order: Callable[[int], torch.Tensor],
         *,
@@ -55,30 +62,39 @@ class Batches:
         device: torch.device,
         weights: torch.Tensor | None = None,
         augmentation: Augmentation | None = None,
+        finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
         workers: int = 0,
         worker_timeout: float = 300.0,
     ) -> None:
         # On the device as a whole where it fits: a gather there costs less than a copy for each batch.
-        home = device if workers == 0 and _fits(inputs, device) else inputs.device
-        self.tensors = Batch(inputs.to(home), targets.to(home), None if weights is None else weights.to(home))
-        """All rows."""
+        if device.type == "cuda" and workers == 0 and _fits(inputs, device):
+            inputs, targets = _on(device, inputs), targets.to(device)
+            weights = None if weights is None else weights.to(device)
+        self._rows = _Rows(inputs, targets, weights)
+        self._finish = finish
         self.order, self.batch_size, self.device, self.augmentation = order, batch_size, device, augmentation
         self.seconds = 0.0
         """How long training has waited for rows to be gathered and changed; on a GPU, the asking for it."""
-        batch_bytes = batch_size * inputs[:1].nbytes
+        batch_bytes = batch_size * inputs.nbytes // max(len(inputs), 1)
         self._per_block = min(max(BLOCK_BYTES // max(batch_bytes, 1), 1), 64)
         self._workers = None
         if workers:
-            make = partial(_made, self.tensors, augmentation)
+            make = partial(_made, self._rows, augmentation)
             self._workers = Workers(make, workers, worker_timeout, pin=device.type == "cuda")
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
-        return math.ceil(len(self.tensors.inputs) / self.batch_size)
+        return math.ceil(self.num_rows / self.batch_size)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows in a pass."""
+        return len(self._rows.inputs)
 
     def first(self, rows: int) -> Batch:
-        """Return the first rows, in the order of the dataset and as they are."""
-        return Batch(*(tensor[:rows].to(self.device) for tensor in self.tensors if tensor is not None))
+        """Return the first rows, in the order of the dataset and not augmented."""
+        positions = torch.arange(min(rows, self.num_rows))
+        return self._finished(*(each.to(self.device) for each in self._rows.take(positions)))
 
     def stream(self, first: int) -> Iterator[Batch]:
         """Yield batches for ever, from the one with this number on, counted from 0 through all passes."""
@@ -109,12 +125,12 @@ class Batches:
         while True:
             began = perf_counter()
             batch = next(batches)
-            moved = Batch(*(each.to(self.device, non_blocking=True) for each in batch if each is not None))
+            moved = self._finished(*(each.to(self.device, non_blocking=True) for each in batch if each is not None))
             self.seconds += perf_counter() - began
             yield moved
 
     def _pass(self, number: int, rows: torch.Tensor, skipped: int) -> Iterator[Batch]:
-        rows = rows.to(self.tensors.inputs.device)
+        rows = rows.to(self._rows.targets.device)
         # Blocks begin at the same rows whatever is skipped, so that a resumed training finds every batch at the same
         # alignment, and computes the same bits.
         for start in range(skipped - skipped % self._per_block, len(self), self._per_block):
@@ -125,7 +141,7 @@ class Batches:
     def _gather(self, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         """Gather the rows of several batches at once; the batches are views of them."""
         began = perf_counter()
-        gathered = _rows_of(self.tensors, rows)
+        gathered = self._rows.take(rows)
         parts = [
             tensor.to(self.device, non_blocking=True).split(self.batch_size)  # type: ignore[no-untyped-call]
             for tensor in (rows, *gathered)
@@ -134,23 +150,42 @@ class Batches:
         return zip(*parts, strict=True)
 
     def _batch(self, number: int, rows: torch.Tensor, inputs: torch.Tensor, *others: torch.Tensor) -> Batch:
-        if self.augmentation is None:
+        if self.augmentation is None and self._finish is None:
             return Batch(inputs, *others)
         began = perf_counter()
-        inputs = _changed(self.augmentation, inputs, number, rows)
+        if self.augmentation is not None:
+            inputs = _changed(self.augmentation, inputs, number, rows)
+        batch = self._finished(inputs, *others)
         self.seconds += perf_counter() - began
-        return Batch(inputs, *others)
+        return batch
+
+    def _finished(self, inputs: torch.Tensor, *others: torch.Tensor) -> Batch:
+        return Batch(inputs if self._finish is None else self._finish(inputs), *others)
 
 
-def _made(tensors: Batch, augmentation: Augmentation | None, number: int, rows: npt.NDArray[np.int64]) -> Batch:
+class _Rows(NamedTuple):
+    """All rows of the train part."""
+
+    inputs: torch.Tensor | ImageArray
+    targets: torch.Tensor
+    weights: torch.Tensor | None
+
+    def take(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Gather some rows: their inputs, their targets and, where there are any, their weights."""
+        if isinstance(self.inputs, ImageArray):
+            pixels, chosen = self.inputs.gathered(rows.numpy())
+            inputs, rows = torch.from_numpy(pixels), torch.from_numpy(chosen)
+        else:
+            inputs = self.inputs.index_select(0, rows)
+        others = [self.targets] if self.weights is None else [self.targets, self.weights]
+        return [inputs, *(each.index_select(0, rows) for each in others)]
+
+
+def _made(everything: _Rows, augmentation: Augmentation | None, number: int, rows: npt.NDArray[np.int64]) -> Batch:
     """Make a batch, in a worker."""
     chosen = torch.from_numpy(rows)
-    inputs, *others = _rows_of(tensors, chosen)
+    inputs, *others = everything.take(chosen)
     return Batch(inputs if augmentation is None else _changed(augmentation, inputs, number, chosen), *others)
-
-
-def _rows_of(tensors: Batch, rows: torch.Tensor) -> list[torch.Tensor]:
-    return [tensor.index_select(0, rows) for tensor in tensors if tensor is not None]
 
 
 def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows: torch.Tensor) -> torch.Tensor:
@@ -159,6 +194,7 @@ def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows
     Raises:
         DataError: An augmentor fails; with the row that it fails on.
     """
+    inputs = inputs.float() if inputs.dtype == torch.uint8 else inputs
     try:
         return augmentation(inputs, number, rows)
     except Exception as error:
@@ -173,8 +209,17 @@ def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows
         raise DataError(f"dataset.data_augmentors, epoch {number}, {place}: {kind}: {error}") from error
 
 
-def _fits(inputs: torch.Tensor, device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
+def _fits(inputs: torch.Tensor | ImageArray, device: torch.device) -> bool:
     free, _ = torch.cuda.mem_get_info(device)
-    return inputs.nbytes < free / 2
+    return inputs.nbytes < free / 2 and not (isinstance(inputs, ImageArray) and inputs.is_decoded_anew)
+
+
+def _on(device: torch.device, inputs: torch.Tensor | ImageArray) -> torch.Tensor:
+    if isinstance(inputs, torch.Tensor):
+        return inputs.to(device)
+    pixels = torch.empty(inputs.shape, dtype=torch.uint8, device=device)
+    start = 0
+    for block in inputs.blocks():
+        pixels[start : start + len(block)] = torch.from_numpy(block).to(device)
+        start += len(block)
+    return pixels

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from gymtrain.data.batch import Batch
+from gymtrain.data.decoding import ImageArray
 from gymtrain.models.contract import Learner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.torch_learner import TorchLearner
@@ -19,30 +20,33 @@ class Evaluation:
 
     Args:
         part: Which part of the dataset they are: a module may have a step of its own for `"test"`.
-        X: Rows, as the preprocessors made them.
+        X: Rows, as the preprocessors made them, or pixels.
         targets: What the task made of the labels.
         metrics: Which values are wanted beside the loss.
         loss_of: The loss; None for a model of another library than torch, which has its own.
         device: Where a torch module lies.
+        finish: What makes of rows what the module takes, given them on its device; None where they are that already.
         check: Called before each block of rows; may raise to end the evaluation.
     """
 
     def __init__(
         self,
         part: str,
-        X: torch.Tensor,
+        X: torch.Tensor | ImageArray,
         targets: torch.Tensor,
         metrics: Metrics,
         loss_of: Loss | None,
         device: torch.device,
+        finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.part, self.X, self.targets = part, X.to(device), targets.to(device)
+        self.part, self.X, self.targets = part, X if isinstance(X, ImageArray) else X.to(device), targets.to(device)
         self.metrics, self.loss_of, self._check = metrics, loss_of, check
+        self._device, self._finish = device, finish
 
     def first(self, rows: int, dtype: torch.dtype) -> Batch:
         """Return the first rows, as a module takes them."""
-        return Batch(self.X[:rows].to(dtype), self.targets[:rows])
+        return Batch(self._block(slice(rows)).to(dtype), self.targets[:rows])
 
     def __call__(self, learner: Learner) -> dict[str, float]:
         """Return the loss, if there is one, and the metrics: means over the rows, whatever the size of a block."""
@@ -75,4 +79,9 @@ class Evaluation:
         size = min(max(2**22 // max(features, 1), 256), 16384)
         for start in range(0, len(self.X), size):
             self._check()
-            yield self.X[start : start + size], self.targets[start : start + size]
+            rows = slice(start, start + size)
+            yield self._block(rows), self.targets[rows]
+
+    def _block(self, rows: slice) -> torch.Tensor:
+        X = torch.from_numpy(self.X[rows]).to(self._device) if isinstance(self.X, ImageArray) else self.X[rows]
+        return X if self._finish is None else self._finish(X)

@@ -82,7 +82,7 @@ def rehearse_evaluation(learner: TorchLearner, evaluation: Evaluation) -> list[s
 
 
 def _try_one_row(module: nn.Module, row: torch.Tensor, batches: Batches) -> None:
-    rows = len(batches.tensors.inputs)
+    rows = batches.num_rows
     if rows % batches.batch_size != 1 and batches.batch_size != 1:
         return
     try:
