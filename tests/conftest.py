@@ -28,6 +28,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 Tiny = Callable[..., Trainer]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where decoded images lie: not where the user's do."""
+    home = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GYMTRAIN_DATA", str(home))
+        yield home
+
+
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The directory of temporary files, in which none may be left."""

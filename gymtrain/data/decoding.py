@@ -68,14 +68,15 @@ class Decoder:
         Raises:
             DataError: There is none.
         """
+        trouble: BadImageError | None = None
         for row in range(len(self) if self._first is None else 0):
             try:
                 self.pixels(row)
                 break
-            except BadImageError:
-                continue
+            except BadImageError as error:
+                trouble = trouble or error
         if self._first is None:
-            raise DataError(f"none of {len(self)} images can be decoded")
+            raise DataError(f"none of {len(self)} images can be decoded: {trouble}")
         return (len(self), *self._first[1])
 
     def pixels(self, row: int) -> Pixels:
@@ -119,11 +120,13 @@ class Decoder:
         in_threads(fill, len(chosen), self.threads)
         return pixels
 
-    def fill(self, pixels: Pixels, told: Callable[[int], None] = lambda done: None) -> dict[int, str]:
-        """Decode all rows into their places.
+    def decode_all(
+        self, pixels: Pixels | None = None, told: Callable[[int], None] = lambda done: None
+    ) -> dict[int, str]:
+        """Decode all rows, into their places.
 
         Args:
-            pixels: uint8 of the decoder's shape; what cannot be decoded stays as it was.
+            pixels: uint8 of the decoder's shape; what cannot be decoded stays as it was. None to see what can be.
             told: Called with how many rows are done.
 
         Returns:
@@ -134,14 +137,17 @@ class Decoder:
         """
         bad: dict[int, str] = {}
 
-        def fill(rows: Sequence[int]) -> None:
+        def decode(rows: Sequence[int]) -> None:
             for row in rows:
                 try:
-                    pixels[row] = self.pixels(row)
+                    found = self.pixels(row)
                 except BadImageError as error:
                     bad[row] = str(error)
+                    continue
+                if pixels is not None:
+                    pixels[row] = found
 
-        in_threads(fill, len(self), self.threads, told)
+        in_threads(decode, len(self), self.threads, told)
         return dict(sorted(bad.items()))
 
     def key(self) -> str:
@@ -244,6 +250,15 @@ class ImageArray:
     def is_decoded_anew(self) -> bool:
         """Whether pictures are decoded whenever they are looked at."""
         return isinstance(self.source, Decoder)
+
+    def digests(self) -> Iterator[bytes]:
+        """Yield hashes of the files, where pictures are decoded at each look, else of the pixels."""
+        if isinstance(self.source, Decoder):
+            for row in self.rows.tolist():
+                yield self.source.images.digest(row)
+        else:
+            for block in self.blocks():
+                yield hashlib.sha256(block.data).digest()
 
     def gathered(self, rows: Rows) -> tuple[Pixels, Rows]:
         """Return the pixels of some rows, and which rows they are.

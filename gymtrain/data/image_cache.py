@@ -51,8 +51,8 @@ class ImageCache:
     def decoded(self, decoder: Decoder, progress: Progress = quiet) -> tuple[ImageArray, dict[int, str]]:
         """Return the pixels of a decoder, out of the cache if they are there, else into it.
 
-        Where there is no room for them they are decoded whenever they are looked at, and only the beginning of each
-        file is read now.
+        Where there is no room for them they are decoded whenever they are looked at; now only the beginning of each
+        file is read, or all of it where the bad ones may be skipped.
 
         Returns:
             The pixels, and what is wrong with each row that cannot be decoded.
@@ -62,7 +62,7 @@ class ImageCache:
         """
         size = int(np.prod(decoder.shape))
         if size > self.limit:
-            return ImageArray(decoder), _unreadable(decoder)
+            return ImageArray(decoder), _bad(decoder, progress)
         try:
             return self._decoded(decoder, size, progress)
         except OSError as error:
@@ -71,7 +71,7 @@ class ImageCache:
                 f"{str(self.directory)!r}: {error.strerror or error}; set GYMTRAIN_DATA to a directory with room",
                 stacklevel=2,
             )
-            return ImageArray(decoder), _unreadable(decoder)
+            return ImageArray(decoder), _bad(decoder, progress)
 
     def _decoded(self, decoder: Decoder, size: int, progress: Progress) -> tuple[ImageArray, dict[int, str]]:
         from filelock import FileLock
@@ -99,7 +99,7 @@ class ImageCache:
             # A file with holes: without this a disk that is full kills the process when it writes to the map.
             _reserve(unfinished / _PIXELS)
             with progress(f"decoding {len(decoder):,} images into {size / 1e6:,.0f} MB", len(decoder)) as told:
-                bad = decoder.fill(pixels, told)
+                bad = decoder.decode_all(pixels, told)
             pixels.flush()
             (unfinished / _BAD).write_text(json.dumps(list(bad.items())))
             shutil.rmtree(place, ignore_errors=True)
@@ -120,8 +120,11 @@ class ImageCache:
             del sizes[path]
 
 
-def _unreadable(decoder: Decoder) -> dict[int, str]:
-    """Return what is wrong with rows, as far as the beginnings of their files tell."""
+def _bad(decoder: Decoder, progress: Progress) -> dict[int, str]:
+    """Return what is wrong with rows; where none may be skipped, as far as the beginnings of their files tell."""
+    if decoder.skip:
+        with progress(f"looking at {len(decoder):,} images", len(decoder)) as told:
+            return decoder.decode_all(told=told)
     bad = {}
     for row in range(len(decoder)):
         try:

@@ -120,8 +120,8 @@ class Prepared:
         digest = hashlib.sha256()
         part = self.part(name)
         if isinstance(part, ImageArray):
-            for pixels in part.blocks():
-                digest.update(pixels.data)
+            for row in part.digests():
+                digest.update(row)
             columns: dict[str, Array] = {}
         else:
             columns = part.columns if isinstance(part, Frame) else {"X": part}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from gymtrain.data.batch import Batch
@@ -46,7 +47,8 @@ class Evaluation:
 
     def first(self, rows: int, dtype: torch.dtype) -> Batch:
         """Return the first rows, as a module takes them."""
-        return Batch(self._block(slice(rows)).to(dtype), self.targets[:rows])
+        inputs, targets = self._block(0, min(rows, len(self.X)))
+        return Batch(inputs.to(dtype), targets)
 
     def __call__(self, learner: Learner) -> dict[str, float]:
         """Return the loss, if there is one, and the metrics: means over the rows, whatever the size of a block."""
@@ -79,9 +81,12 @@ class Evaluation:
         size = min(max(2**22 // max(features, 1), 256), 16384)
         for start in range(0, len(self.X), size):
             self._check()
-            rows = slice(start, start + size)
-            yield self._block(rows), self.targets[rows]
+            yield self._block(start, min(start + size, len(self.X)))
 
-    def _block(self, rows: slice) -> torch.Tensor:
-        X = torch.from_numpy(self.X[rows]).to(self._device) if isinstance(self.X, ImageArray) else self.X[rows]
-        return X if self._finish is None else self._finish(X)
+    def _block(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(self.X, ImageArray):
+            pixels, rows = self.X.gathered(np.arange(start, stop))
+            X, targets = torch.from_numpy(pixels).to(self._device), self.targets[torch.from_numpy(rows)]
+        else:
+            X, targets = self.X[start:stop], self.targets[start:stop]
+        return (X if self._finish is None else self._finish(X)), targets
