@@ -26,6 +26,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "digits": "gymtrain.data.sources:Digits",
         "dogs_vs_cats": "gymtrain.data.image_sources.published:DogsVsCats",
         "fashion_mnist": "gymtrain.data.image_sources.small_images:FashionMnist",
+        "hdf5": "gymtrain.data.image_sources.hdf5:Hdf5",
+        "huggingface": "gymtrain.data.image_sources.huggingface:HuggingFace",
         "image_csv": "gymtrain.data.image_sources.folder:ImageCsv",
         "image_folder": "gymtrain.data.image_sources.folder:ImageFolder",
         "iris": "gymtrain.data.sources:Iris",

@@ -91,7 +91,7 @@ class Mnist(_Idx):
 class FashionMnist(_Idx):
     """70,000 pictures of clothes of 28 by 28 pixels, labels "T-shirt/top", "Trouser" and eight others.
 
-    Of Zalando Research (30 MiB, MIT license). The rows of the train part come first.
+    Of Zalando Research (29 MiB, MIT license). The rows of the train part come first.
 
     Args:
         part: `"train"` (60,000) and `"test"` (10,000) are the publishers' parts, `"all"` is the one after the other.
