@@ -36,6 +36,7 @@ VARIABLE = "GYMTRAIN_MIRROR"
 """The environment variable that names a place that has the files of all publishers."""
 
 _BLOCK = 1 << 16
+_MOST_STATED = 4096
 _PROGRESS = 1 << 20  # so many bytes, and an attempt that failed was worth it
 _LONGEST_PAUSE = 60.0
 _AGAIN = {408, 425, 429}
@@ -127,8 +128,22 @@ def fetch_archive(download: Download, folder: Path, *, force: bool = False, pati
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    extract(archive, target)
+    with _said(f"extracting to {target}"):
+        extract(archive, target)
     archive.unlink()
+
+
+@contextlib.contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Say on stderr what is done, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(what)):
+        yield
 
 
 def _once(
@@ -141,8 +156,8 @@ def _once(
 ) -> Path:
     from filelock import FileLock
 
-    origin = _origin(download, folder, force, patience)
-    place = folder / origin.sha256[:16]
+    origin = _origin(download, folder, name, force, patience)
+    place = _place(folder, origin.sha256)
     target = place / name
     if target.exists() and not force:
         return target
@@ -158,6 +173,10 @@ def _once(
         part.remove()
         origin.remember()
     return target
+
+
+def _place(folder: Path, sha256: str) -> Path:
+    return folder / sha256[:16]
 
 
 @contextlib.contextmanager
@@ -198,7 +217,7 @@ class _Origin:
             os.replace(temporary, self.note)
 
 
-def _origin(download: Download, folder: Path, force: bool, patience: Patience) -> _Origin:
+def _origin(download: Download, folder: Path, name: str, force: bool, patience: Patience) -> _Origin:
     mirror = os.environ.get(VARIABLE)
     if not mirror:
         urls = tuple(f"{place.rstrip('/')}/{download.name}" for place in download.places)
@@ -206,8 +225,10 @@ def _origin(download: Download, folder: Path, force: bool, patience: Patience) -
     _check_mirror(mirror)
     url = f"{mirror.rstrip('/')}/{download.path}"
     note = folder / f"mirror-{hashlib.sha256(url.encode()).hexdigest()[:16]}.sha256"
-    stated = None if force else _kept(note)
-    return _Origin((url,), stated or _stated(url, patience) or download.sha256, note)
+    known = _kept(note)
+    if force or known is None or not (_place(folder, known) / name).exists():
+        known = _stated(url, patience) or download.sha256
+    return _Origin((url,), known, note)
 
 
 def _check_mirror(mirror: str) -> None:
@@ -235,9 +256,13 @@ def _stated(url: str, patience: Patience) -> str | None:
         reply = _opened(place, {}, patience)
         if reply is None:
             return None
-        with reply, _broken_off(place, 0, 0):
-            text: str = reply.read(4096).decode("ascii", "replace")
-        return text
+        content = b""
+        with reply:
+            for block in _blocks(place, reply, patience):
+                content += block
+                if len(content) > _MOST_STATED:
+                    break
+        return content.decode("ascii", "replace")
 
     answer = _patiently(ask, place, patience)
     if answer is None:
@@ -270,7 +295,8 @@ def _patiently(attempt: Callable[[], T], url: str, patience: Patience) -> T:
         except _BrokenError as broken:
             failures = 1 if broken.advanced else failures + 1
             if failures > patience.retries:
-                raise DownloadError(f"{url}: {broken}; given up after {failures} tries") from broken
+                tries = "1 try" if failures == 1 else f"{failures} tries"
+                raise DownloadError(f"{url}: {broken}; given up after {tries}") from broken
             pause = min(max(broken.wait, patience.pause * 2 ** (failures - 1)), _LONGEST_PAUSE)
             logger.info("%s: %s; again in %.0f s", url, broken, pause)
             time.sleep(pause)
@@ -383,26 +409,37 @@ def _transfer(url: str, download: Download, part: _Part, show: Show, patience: P
 def _receive(
     url: str, reply: Any, path: Path, done: int, most: int, show: Callable[[int], object], patience: Patience
 ) -> None:
-    """Append what comes to a file, for as long as it comes fast enough."""
-    size, since, seen = done, time.monotonic(), done
+    """Append what comes to a file."""
     with _appending(path) as write:
-        while True:
-            with _broken_off(url, done, size):
-                # Not `read`, which waits until all of a block is there, however slowly it comes.
-                block = reply.read1(_BLOCK)
-            if not block:
-                break
-            size += len(block)
-            if size > most:
+        for block in _blocks(url, reply, patience):
+            done += len(block)
+            if done > most:
                 raise DownloadError(f"{url}: sends more than {most} bytes, which cannot be what is asked for")
             write(block)
-            show(size)
-            now = time.monotonic()
-            if now - since >= patience.window:
-                if (size - seen) / (now - since) < patience.least_speed:
-                    speed = f"less than {patience.least_speed:g} bytes/s"
-                    raise _BrokenError(f"the server sends {speed}", advanced=size - done >= _PROGRESS)
-                since, seen = now, size
+            show(done)
+
+
+def _blocks(url: str, reply: Any, patience: Patience) -> Iterator[bytes]:
+    """Yield what comes, for as long as it comes fast enough."""
+    size, seen, since = 0, 0, time.monotonic()
+    while True:
+        try:
+            # Not `read`, which waits until all of a block is there, however slowly it comes.
+            block: bytes = reply.read1(_BLOCK)
+        except (OSError, http.client.HTTPException) as error:
+            if urlsplit(url).scheme == "file":
+                raise DownloadError(f"{url}: {_why(error)}") from error
+            raise _BrokenError(f"the connection broke: {_why(error)}", advanced=size >= _PROGRESS) from error
+        if not block:
+            return
+        size += len(block)
+        yield block
+        now = time.monotonic()
+        if now - since >= patience.window:
+            if (size - seen) / (now - since) < patience.least_speed:
+                slow = f"the server sends less than {patience.least_speed:g} bytes/s"
+                raise _BrokenError(slow, advanced=size >= _PROGRESS)
+            seen, since = size, now
 
 
 @contextlib.contextmanager
@@ -442,7 +479,7 @@ def _opened(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
         error.close()
         if error.code in _NOT_THERE:
             return None
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and "Range" in headers:
             raise _RangeError from None
         answer = f"the server answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
         if error.code in _AGAIN or error.code >= 500:
@@ -457,17 +494,6 @@ def _opened(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise DownloadError(f"{url}: the certificate of the server is not trusted: {_why(reason)}") from None
         raise _BrokenError(f"the server cannot be reached: {_why(reason)}") from None
-
-
-@contextlib.contextmanager
-def _broken_off(url: str, before: int, size: int) -> Iterator[None]:
-    """Take what fails while a reply is read for a connection that broke."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        if urlsplit(url).scheme == "file":
-            raise DownloadError(f"{url}: {_why(error)}") from error
-        raise _BrokenError(f"the connection broke: {_why(error)}", advanced=size - before >= _PROGRESS) from error
 
 
 def _why(error: object) -> str:

@@ -76,6 +76,17 @@ def answers(code: int, *, times: int, then: Callable[[Any], None], **headers: st
     return answer
 
 
+def trickle(request: BaseHTTPRequestHandler) -> None:
+    """Send a byte now and then, for as long as somebody waits."""
+    request.send_response(200)
+    request.send_header("Content-Length", "100000")
+    request.end_headers()
+    server = request.server
+    assert isinstance(server, WebServer)
+    while not server.ending.wait(0.01):
+        request.wfile.write(b"x")
+
+
 @pytest.fixture
 def server() -> Iterator[WebServer]:
     with WebServer().running() as running:
@@ -216,18 +227,11 @@ def test_another_file_is_refused_and_removed(server: WebServer, tmp_path: Path) 
 def test_a_server_that_says_nothing_any_more_is_given_up(server: WebServer, tmp_path: Path) -> None:
     server.answers["/data.bin"] = silent
 
-    with pytest.raises(DownloadError, match=r"the connection broke: it says nothing any more; given up after 1 tries"):
+    with pytest.raises(DownloadError, match=r"the connection broke: it says nothing any more; given up after 1 try;"):
         fetch(published(server), tmp_path, patience=Patience(retries=0, silence=0.2))
 
 
 def test_a_server_that_trickles_is_given_up(server: WebServer, tmp_path: Path) -> None:
-    def trickle(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", "100000")
-        request.end_headers()
-        while not server.ending.wait(0.01):
-            request.wfile.write(b"x")
-
     server.answers["/data.bin"] = trickle
 
     with pytest.raises(DownloadError, match=r"the server sends less than 1024 bytes/s"):
@@ -250,9 +254,9 @@ def test_a_file_that_is_not_there_is_not_asked_for_again(server: WebServer, tmp_
     assert server.asked == ["/data.bin"]
 
 
-@pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_server_that_is_busy_is_asked_again(server: WebServer, tmp_path: Path, code: int) -> None:
-    server.answers["/data.bin"] = answers(code, times=2, then=Served(FILE), Retry_After="0")
+@pytest.mark.parametrize(("code", "wait"), [(429, "0"), (500, "soon"), (503, "Wed, 21 Oct 2015 07:28:00 GMT")])
+def test_a_server_that_is_busy_is_asked_again(server: WebServer, tmp_path: Path, code: int, wait: str) -> None:
+    server.answers["/data.bin"] = answers(code, times=2, then=Served(FILE), Retry_After=wait)
 
     assert fetch(published(server), tmp_path, patience=HASTY).read_bytes() == FILE
     assert len(server.asked) == 3
@@ -435,6 +439,27 @@ def test_a_mirror_that_states_no_digest_has_to_have_the_publishers_file(
     assert fetch(published(server), tmp_path, patience=HASTY).read_bytes() == FILE
 
 
+def test_a_mirror_that_trickles_its_digest_is_given_up(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/data.bin.sha256"] = trickle
+    monkeypatch.setenv("GYMTRAIN_MIRROR", server.url)
+
+    with pytest.raises(DownloadError, match=r"data\.bin\.sha256: the server sends less than 1024 bytes/s"):
+        fetch(published(server), tmp_path, patience=Patience(retries=0, silence=5.0, window=0.2))
+
+
+def test_a_mirror_is_asked_again_for_what_is_gone(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GYMTRAIN_MIRROR", server.url)
+    for data in (FILE, OTHER):
+        server.answers |= {"/data.bin": Served(data), "/data.bin.sha256": content(sha256(data).encode())}
+        path = fetch(published(server), tmp_path, patience=HASTY)
+        assert path.read_bytes() == data
+        path.unlink()
+
+
 def test_a_digest_that_is_none_is_refused(server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.answers["/data.bin.sha256"] = content(b"<html>sign in first</html>")
     monkeypatch.setenv("GYMTRAIN_MIRROR", server.url)
@@ -495,6 +520,10 @@ def test_a_bar_is_shown_on_a_terminal_alone(
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
 
+    archive = pets(each=1)
+    server.answers["/pets.zip"] = Served(archive)
     fetch(published(server), tmp_path, force=True)
+    fetch_archive(published(server, archive, "pets.zip"), tmp_path)
 
     assert "data.bin" in shown.getvalue()
+    assert "extracting to" in shown.getvalue()
