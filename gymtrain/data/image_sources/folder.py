@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gymtrain.data.frames import Frame
 from gymtrain.data.images import SUFFIXES, Images
 from gymtrain.data.sources import Data, Dataset, Target, TaskName, Text, read_table, split_target
 from gymtrain.errors import DataError, did_you_mean, some
@@ -103,6 +104,8 @@ class ImageCsv(Dataset):
         root: The folder that relative paths start from; by default the one that the CSV file lies in.
         task: What kind of problem it is; inferred from the labels when not given.
         sample_weight: The name of a column that says how much each row counts, a number of at least 0.
+        groups: The name of a column with the group of each row, a patient or a camera, for `samples.group_by =
+            "groups"`.
     """
 
     def __init__(
@@ -113,9 +116,10 @@ class ImageCsv(Dataset):
         root: Text | None = None,
         task: TaskName | None = None,
         sample_weight: Text | None = None,
+        groups: Text | None = None,
     ) -> None:
         self.path, self.label_column, self.path_column = path, label_column, path_column
-        self.root, self.task, self.sample_weight = root, task, sample_weight
+        self.root, self.task, self.sample_weight, self.groups = root, task, sample_weight, groups
 
     def load(self) -> Data:
         """Read the table; no image is opened yet.
@@ -125,12 +129,9 @@ class ImageCsv(Dataset):
             DataError: It is no CSV file, a column that is named is not in it, or an image is not there.
         """
         table = read_table(self.path, "csv")
-        if self.path_column not in table.columns:
-            hint = did_you_mean(self.path_column, table.names)
-            raise DataError(
-                f"dataset.dataset.path_column: there is no column {self.path_column!r}{hint}; the columns are "
-                f"{some(table.names, limit=20)}"
-            )
+        self._check_column(table, "path_column", self.path_column)
+        if self.groups is not None:
+            self._check_column(table, "groups", self.groups)
         data = split_target(table, self.label_column, self.task, self.sample_weight)
         if self.path_column in data.left_out:
             raise DataError(
@@ -138,7 +139,15 @@ class ImageCsv(Dataset):
             )
         root = Path(self.root).expanduser() if self.root else Path(self.path).expanduser().parent
         images = Images(self._paths(data.X.columns[self.path_column].tolist(), root))
-        return Data(images, data.y, self.task, target_names=data.target_names, sample_weight=data.sample_weight)
+        groups = None if self.groups is None else table.columns[self.groups].tolist()
+        return Data(images, data.y, self.task, groups, data.target_names, sample_weight=data.sample_weight)
+
+    def _check_column(self, table: Frame, argument: str, name: str) -> None:
+        if name not in table.columns:
+            raise DataError(
+                f"dataset.dataset.{argument}: there is no column {name!r}{did_you_mean(name, table.names)}; the "
+                f"columns are {some(table.names, limit=20)}"
+            )
 
     def _paths(self, given: list[object], root: Path) -> list[str]:
         odd = next((row for row, value in enumerate(given) if not isinstance(value, str)), None)

@@ -13,6 +13,8 @@ from gymtrain.data.images import Images
 from gymtrain.data.sources import Data, Dataset, TaskName, Text
 from gymtrain.errors import DataError, did_you_mean, some
 
+_MAY_BE_TEXT = {"targets", "groups"}
+
 
 class Hdf5(Dataset):
     """Features and targets that are datasets of an HDF5 file; needs the extra `hdf5`.
@@ -27,6 +29,7 @@ class Hdf5(Dataset):
         targets: The path of the targets in it: numbers or text, shape (rows,) or (rows, outputs).
         task: What kind of problem it is; inferred from the targets when not given.
         sample_weight: The path of an array that says how much each row counts, a number of at least 0.
+        groups: The path of an array with the group of each row, for `samples.group_by = "groups"`.
     """
 
     extra: ClassVar[str] = "hdf5"
@@ -39,9 +42,10 @@ class Hdf5(Dataset):
         targets: Text = "y",
         task: TaskName | None = None,
         sample_weight: Text | None = None,
+        groups: Text | None = None,
     ) -> None:
         self.path, self.features, self.targets = path, features, targets
-        self.task, self.sample_weight = task, sample_weight
+        self.task, self.sample_weight, self.groups = task, sample_weight, groups
 
     def load(self) -> Data:
         """Read the file.
@@ -58,12 +62,14 @@ class Hdf5(Dataset):
             raise FileNotFoundError(f"{str(path)!r} {what}; expected an HDF5 file")
         try:
             with h5py.File(path, "r") as file:
-                weight = None if self.sample_weight is None else self._read(file, "sample_weight", self.sample_weight)
                 return Data(
                     self._read(file, "features", self.features),
                     self._read(file, "targets", self.targets),
                     self.task,
-                    sample_weight=weight,
+                    None if self.groups is None else self._read(file, "groups", self.groups),
+                    sample_weight=None
+                    if self.sample_weight is None
+                    else self._read(file, "sample_weight", self.sample_weight),
                 )
         except OSError as error:
             raise DataError(f"{path} is not an HDF5 file that can be read: {error}") from error
@@ -79,12 +85,12 @@ class Hdf5(Dataset):
             )
         if not found.shape:
             raise DataError(f"dataset.dataset.{argument}: {key!r} of {self.path} has no rows; expected an array")
-        if h5py.check_string_dtype(found.dtype) is not None and argument == "targets":
+        if h5py.check_string_dtype(found.dtype) is not None and argument in _MAY_BE_TEXT:
             return found.asstr()[:]
         if h5py.check_vlen_dtype(found.dtype) == np.uint8 and argument == "features" and len(found.shape) == 1:
             return Images([each.tobytes() for each in found[:]])
         if found.dtype.kind not in "biuf":
-            expected = "numbers or text" if argument == "targets" else "numbers"
+            expected = "numbers or text" if argument in _MAY_BE_TEXT else "numbers"
             raise DataError(
                 f"dataset.dataset.{argument}: {key!r} of {self.path} holds {found.dtype}; expected {expected}"
             )

@@ -46,12 +46,15 @@ def test_numbers_of_any_type_are_read(path: Path, dtype: str) -> None:
         file["group/values"] = values
         file["group/price"] = [1.5, 2.5]
         file["weights"] = [1, 2]
+        file["owners"] = ["Ana", "Rui"]
 
-    data = load(path, features="group/values", targets="group/price", task="regression", sample_weight="weights")
+    places = {"features": "group/values", "targets": "group/price", "sample_weight": "weights", "groups": "owners"}
+    data = load(path, task="regression", **places)
 
     np.testing.assert_array_equal(data.X, values)
     assert data.X.dtype.isnative
     assert (data.y.tolist(), data.sample_weight.tolist(), data.task) == ([1.5, 2.5], [1, 2], "regression")
+    assert data.groups.tolist() == ["Ana", "Rui"]
 
 
 def test_files_of_images_are_images(path: Path) -> None:

@@ -363,15 +363,21 @@ def test_a_table_names_the_images_and_their_labels(photos: Path) -> None:
 
 
 def test_the_columns_and_the_root_can_be_named(photos: Path, tmp_path: Path) -> None:
-    path = table(tmp_path / "labels.csv", "file,price,weight\n1.png,2.5,1\n2.png,3.5,2\n")
+    path = table(tmp_path / "labels.csv", "file,price,weight,owner\n1.png,2.5,1,Ana\n2.png,3.5,2,Rui\n")
 
     data = ImageCsv(
-        str(path), label_column="price", path_column="file", root=str(photos / "cat"), sample_weight="weight"
+        str(path),
+        label_column="price",
+        path_column="file",
+        root=str(photos / "cat"),
+        sample_weight="weight",
+        groups="owner",
     ).load()
 
     assert names(data, photos) == ["cat/1.png", "cat/2.png"]
     assert data.y.tolist() == [2.5, 3.5]
     assert data.sample_weight.tolist() == [1.0, 2.0]
+    assert data.groups == ["Ana", "Rui"]
 
 
 def test_several_columns_are_several_outputs(photos: Path) -> None:
@@ -394,6 +400,11 @@ def test_several_columns_are_several_outputs(photos: Path) -> None:
         ("path,label\ncat,x\n", {}, r"1 of its 1 images are not there"),
         ("paht,label\ncat/1.png,x\n", {}, r"path_column: there is no column 'path'; did you mean 'paht'\?"),
         ("path,lable\ncat/1.png,x\n", {}, r"there is no column 'label'; did you mean 'lable'\?"),
+        (
+            "path,label\ncat/1.png,x\n",
+            {"groups": "patient"},
+            r"groups: there is no column 'patient'; the columns are 'path'",
+        ),
         ("path,label\n,x\ncat/1.png,y\n", {}, r"row 0 has nothing in the column 'path'; expected a path"),
         ("path,label\n1,x\n2,y\n", {}, r"row 0 has 1\.0 in the column 'path'; expected a path"),
         ("path,label\ncat/1.png,x\n", {"label_column": "path"}, r"path_column: 'path' is the target or the weights"),
