@@ -27,9 +27,11 @@ def datasets(as_json: AsJson = False) -> None:
 
 
 def _mirror() -> str | None:
+    from gymtrain.bundle.addresses import shown
     from gymtrain.data.downloads import VARIABLE
 
-    return os.environ.get(VARIABLE) or None
+    mirror = os.environ.get(VARIABLE)
+    return shown(mirror) if mirror else None
 
 
 def _described(name: str, home: Path) -> dict[str, Any]:
