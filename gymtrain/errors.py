@@ -4,6 +4,7 @@
     ├── SpecError (ValueError)                 a spec says something that cannot be meant
     ├── RegistrationError (ValueError)         register() cannot use the kind or the name
     ├── DataError (ValueError)                 a dataset gave rows that cannot be trained on
+    ├── DownloadError (OSError)                a file of a data set cannot be fetched
     ├── InputError (ValueError)                rows for predict or evaluate do not fit the training data
     ├── TaskError (ValueError)                 the task has no such answer
     ├── NotTrainedError (RuntimeError)         train() or load() comes first
@@ -67,6 +68,13 @@ class RegistrationError(GymtrainError, ValueError):
 
 class DataError(GymtrainError, ValueError):
     """A dataset gave rows that cannot be trained on."""
+
+
+class DownloadError(GymtrainError, OSError):
+    """A file of a data set cannot be fetched: no server answers, it does not have it, or what came is not what it was.
+
+    What it was called with is one text; `errno` and `filename` are None.
+    """
 
 
 class InputError(GymtrainError, ValueError):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import user_code
 from hypothesis import settings
+from image_archives import make_mirror
 
 from gymtrain import Trainer
 from gymtrain.registry import find
@@ -93,6 +94,20 @@ def iris_trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     )
     trainer.train()
     return trainer
+
+
+@pytest.fixture(scope="session")
+def image_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with small archives of all published data sets, as `GYMTRAIN_MIRROR` names one."""
+    return make_mirror(tmp_path_factory.mktemp("mirror"))
+
+
+@pytest.fixture
+def mirrored(image_mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for downloaded data, which is empty; what is downloaded comes from `image_mirror`."""
+    monkeypatch.setenv("GYMTRAIN_MIRROR", image_mirror.as_uri())
+    monkeypatch.setenv("GYMTRAIN_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,8 @@ class Interposer:
         self.about_to(Operation("create", os.fspath(file)))
         raw = _File(self, os.fspath(file), mode.replace("b", "").replace("t", ""))
         self._paths[raw.fileno()] = os.fspath(file)
+        if (args[0] if args else kwargs.get("buffering")) == 0:
+            return raw
         buffered = io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding=kwargs.get("encoding"))
 

@@ -27,6 +27,9 @@ HEAVY = {
     "comet_ml",
     "wandb",
     "fsspec",
+    "PIL",
+    "h5py",
+    "datasets",
 }
 
 # What each room imports of ours, beside itself.

@@ -17,6 +17,7 @@ import typer.core
 
 from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, find_modules_here
 from gymtrain.cli.bundles import diff, inspect, reproduce, verify
+from gymtrain.cli.datasets import datasets
 from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.places import BundlePath, Sha256, SignedBy
@@ -145,6 +146,9 @@ def _written(path: Path, content: dict[str, Any]) -> str:
 
 def _json(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+app.command()(datasets)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from gymtrain.errors import (
     BundleError,
     CallbackError,
     DataError,
+    DownloadError,
     Fault,
     GymtrainError,
     InputError,
@@ -40,6 +41,7 @@ CLASSES = {
         (BundleError, ValueError),
         (CallbackError, RuntimeError),
         (DataError, ValueError),
+        (DownloadError, OSError),
         (InputError, ValueError),
         (MissingDependencyError, ImportError),
         (NonFiniteLossError, RuntimeError),
@@ -88,7 +90,12 @@ def test_a_bundle_error_carries_a_reason_for_programs() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [SpecError([Fault("model", "is wrong")]), BundleError("changed", reason="digest"), DataError("no rows")],
+    [
+        SpecError([Fault("model", "is wrong")]),
+        BundleError("changed", reason="digest"),
+        DataError("no rows"),
+        DownloadError("gone"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_comes_whole_out_of_another_process(error: GymtrainError) -> None:

@@ -1,0 +1,1 @@
+"""Dataset types for images: published sets that are downloaded, folders, tables of paths, HDF5, the Hub."""
