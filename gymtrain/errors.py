@@ -22,9 +22,10 @@ no permission) pass through as they are, with the path in them.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -155,3 +156,21 @@ def some(items: Iterable[object], limit: int = 5) -> str:
     listed = list(items)
     shown = ", ".join(repr(item) for item in listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"
+
+
+@contextlib.contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Say of an error of the operating system in the block where it was, unless it says so itself.
+
+    Example:
+        >>> with naming("standard output"):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        OSError: [Errno 28] No space left on device: 'standard output'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, place) from error

@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO
 
 from gymtrain.bundle.addresses import PACKAGES, WEB, fault_of, path_of, scheme_of, shown, without_secrets
 from gymtrain.bundle.format import MAX_FILE_BYTES
-from gymtrain.errors import BundleError, MissingDependencyError, SaveError
+from gymtrain.errors import BundleError, MissingDependencyError, SaveError, naming
 
 _CHUNK_BYTES = 1 << 20
 
@@ -82,8 +82,9 @@ def upload(url: str) -> Iterator[BinaryIO]:
     filesystem, path = _filesystem(url)
     with tempfile.TemporaryDirectory(prefix="gymtrain-") as directory:
         local = os.path.join(directory, "bundle.zip")
-        with open(local, "xb") as file:
+        with naming(tempfile.gettempdir()), open(local, "xb") as file:
             yield file
+            file.flush()
         try:
             filesystem.put_file(local, path)
         except Exception as error:  # each library has its own
@@ -129,7 +130,8 @@ def _copy(url: str, stream: IO[bytes], announced: int | None, file: BinaryIO) ->
     while chunk := _read(url, stream):
         received += len(chunk)
         _check_size(url, received)
-        file.write(chunk)
+        with naming(tempfile.gettempdir()):
+            file.write(chunk)
     if announced is not None and received < announced:
         message = f"{shown(url)}: the connection ended after {received} of {announced} bytes; try again"
         raise BundleError(message, reason="not_fetched")

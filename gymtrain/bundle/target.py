@@ -12,7 +12,8 @@ from typing import BinaryIO, TypeAlias
 from gymtrain.bundle import remote
 from gymtrain.bundle.addresses import is_url, path_of
 from gymtrain.bundle.atomic import atomic_write, check_place
-from gymtrain.errors import SaveError
+from gymtrain.bundle.source import name_of
+from gymtrain.errors import SaveError, naming
 
 Writable: TypeAlias = str | os.PathLike[str] | BinaryIO
 
@@ -53,11 +54,13 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
             yield file
     else:
         _check_takes_bytes(target)
-        with tempfile.TemporaryFile(prefix="gymtrain-") as copy:
+        with naming(tempfile.gettempdir()), tempfile.TemporaryFile(prefix="gymtrain-") as copy:
             yield copy
+            copy.flush()
             copy.seek(0)
-            while chunk := copy.read(_CHUNK_BYTES):
-                _write_all(target, memoryview(chunk))
+            with naming(name_of(target)):
+                while chunk := copy.read(_CHUNK_BYTES):
+                    _write_all(target, memoryview(chunk))
 
 
 def _write_all(target: BinaryIO, data: memoryview) -> None:
@@ -86,14 +89,3 @@ def check_target(target: str | os.PathLike[str]) -> None:
         remote.check_target(target)
     else:
         check_place(target)
-
-
-def directory_of(target: Writable) -> str:
-    """Return the directory on this machine that needs room for what is written.
-
-    Example:
-        >>> directory_of("/models/digits.zip"), directory_of("s3://models/digits.zip") == tempfile.gettempdir()
-        ('/models', True)
-    """
-    path = path_of(target) if is_url(target) else target
-    return os.path.dirname(os.path.realpath(path)) if isinstance(path, str | os.PathLike) else tempfile.gettempdir()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from gymtrain.errors import BundleError
+
+# Begins anew each time that it is called; does a piece of the work for each item, of which nothing is made.
+Check: TypeAlias = Callable[[], Iterable[Any]]
 
 
 class Verification:
@@ -16,17 +21,18 @@ class Verification:
         done: Called once when the check is over, whatever came of it.
 
     Example:
-        >>> Verification(lambda: None, done=lambda: None).wait()
+        >>> Verification(lambda: range(3), done=lambda: None).wait()
     """
 
-    def __init__(self, check: Callable[[], None], done: Callable[[], None]) -> None:
+    def __init__(self, check: Check, done: Callable[[], None]) -> None:
         self._checks = [check]
         self._done = done
         self._is_over = False
+        self._is_given_up = False
         self._error: BundleError | OSError | None = None
         self._thread: threading.Thread | None = None
 
-    def also(self, check: Callable[[], None]) -> None:
+    def also(self, check: Check) -> None:
         """Add a check that comes after the others; before `start`."""
         self._checks.append(check)
 
@@ -34,7 +40,15 @@ class Verification:
         """Begin, unless it has begun. Until then nothing competes with the caller for the processor."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="gymtrain-verification", daemon=True)
+            _going_on.add(self)
             self._thread.start()
+
+    def give_up(self) -> None:
+        """End the thread after the piece that it is at; who waits afterwards checks all of it."""
+        if self._thread is not None:
+            self._is_given_up = True
+            self._thread.join()
+            self._is_given_up = False
 
     def cancel(self) -> None:
         """Check nothing, unless it has begun: nobody will ask."""
@@ -62,8 +76,22 @@ class Verification:
     def _run(self) -> None:
         try:
             for check in self._checks:
-                check()
+                for _ in check():
+                    if self._is_given_up:
+                        return
         except (BundleError, OSError) as error:
             self._error = error
+        finally:
+            _going_on.discard(self)
         self._is_over = True  # before the file is closed: a process that is forked in between takes it for open
         self._done()
+
+
+_going_on: set[Verification] = set()
+
+
+@atexit.register
+def _give_up_all() -> None:
+    """A thread that is within torch when the interpreter goes takes the process with it."""
+    for verification in list(_going_on):
+        verification.give_up()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from gymtrain.bundle.contents import Contents
 from gymtrain.bundle.directory import ALIGNMENT_FIELD, ATTRIBUTES, DATE_TIME, LOCAL, alignment_content
 from gymtrain.bundle.format import preprocessor_name, source_name
 from gymtrain.bundle.signing import write_signature
-from gymtrain.bundle.target import Writable, directory_of, whole_write
+from gymtrain.bundle.target import Writable, whole_write
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.errors import SaveError, some
 
@@ -58,7 +59,7 @@ def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] 
     members = list(_members(contents))
     with (
         ThreadPoolExecutor(1, "gymtrain-digests") as hashing,
-        _telling_what_is_needed(path, members),
+        _telling_what_is_needed(members),
         whole_write(path) as file,
         zipfile.ZipFile(file, "w") as archive,
     ):
@@ -78,16 +79,22 @@ def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] 
 
 
 @contextmanager
-def _telling_what_is_needed(path: Writable, members: list[tuple[str, bytes | Mapping[str, Tensor]]]) -> Iterator[None]:
+def _telling_what_is_needed(members: list[tuple[str, bytes | Mapping[str, Tensor]]]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sizes = [len(each) if isinstance(each, bytes) else tensors.encoded_bytes(each) for _, each in members]
-        free = shutil.disk_usage(directory_of(path)).free
-        message = f"{error.strerror}; about {sum(sizes):,} bytes are needed, {free:,} are free"
+        message = f"{error.strerror}; about {sum(sizes):,} bytes are needed{_free(error.filename)}"
         raise OSError(error.errno, message, error.filename) from None
+
+
+def _free(full: object) -> str:
+    """Say how much room there is where none was left; nothing of what is no directory of this machine."""
+    place = os.path.realpath(full) if isinstance(full, str) else ""
+    directory = place if os.path.isdir(place) else os.path.dirname(place)
+    return f", {shutil.disk_usage(directory).free:,} are free" if os.path.isdir(directory) else ""
 
 
 def _check(contents: Contents) -> None:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import typer.core
 
-from gymtrain.cli.arguments import EXISTING, AsJson, Trusted, check_place, find_modules_here
+from gymtrain.cli.arguments import (
+    EXISTING,
+    STDOUT,
+    AsJson,
+    Trusted,
+    check_place,
+    find_modules_here,
+    to_directory,
+    to_path,
+)
 from gymtrain.cli.bundles import diff, inspect, reproduce, verify
 from gymtrain.cli.datasets import datasets
 from gymtrain.cli.exporting import export
@@ -25,7 +34,7 @@ from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
 from gymtrain.cli.ui import ui
-from gymtrain.errors import CallbackError, GymtrainError, TrainingError
+from gymtrain.errors import CallbackError, GymtrainError, TrainingError, naming
 
 if TYPE_CHECKING:
     from gymtrain.data.tables import Kind
@@ -38,14 +47,23 @@ class Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        _open_what_is_closed()
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            with naming(STDOUT):
+                sys.stdout.flush()
             return result
         except (GymtrainError, OSError, KeyboardInterrupt) as error:
             if os.environ.get("GYMTRAIN_DEBUG") == "1":
                 raise
             raise typer.Exit(_report(error)) from None
+
+
+def _open_what_is_closed() -> None:
+    """Give a program whose caller has closed its output one that leads nowhere, before a file takes the number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
 
 
 def _report(error: BaseException) -> int:
@@ -106,7 +124,7 @@ def _options(
 
 Spec = Annotated[Path, typer.Argument(help="A JSON or YAML file.", **EXISTING)]
 Root = Annotated[
-    Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write the run there, whatever the spec says.")
+    Path | None, typer.Option(metavar="DIR", help="Write the run there, whatever the spec says.", parser=to_directory)
 ]
 
 
@@ -254,7 +272,9 @@ def find_lr(
 def predict(
     bundle: BundlePath,
     table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **EXISTING)],
-    output: Annotated[Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.", parser=to_path)
+    ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COLUMN", help="Copy this column of the input in front.")
@@ -272,7 +292,10 @@ def predict(
 ) -> None:
     """Predict from the rows of a table; CSV comes out."""
     find_modules_here()
+    output = None if output == Path("-") else output
     check_place(output, table, bundle)
+    if output is None and sys.__stdout__ is None:
+        raise OSError(errno.EBADF, "It is closed; name a file with --output", STDOUT)
     from gymtrain.data.tables import TableFile, kind_of
 
     if output is not None and kind_of(output) == "parquet":
@@ -286,7 +309,8 @@ def predict(
     trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, signed_by=signed_by or None)
     predictions = Predictions(trainer, rows, id_column=id_column, proba=proba)
     if output is None:
-        predictions.write(sys.stdout.buffer, batch_size)
+        with naming(STDOUT):
+            predictions.write(sys.stdout.buffer, batch_size)
     else:
         with atomic_write(output) as file:
             predictions.write(file, batch_size)

@@ -18,6 +18,24 @@ Trusted = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+STDOUT = "standard output"
+
+
+def to_path(text: str) -> Path:
+    """Return the path of an argument; an empty one, as a variable gives that is not set, is not the directory here."""
+    if not text:
+        raise typer.BadParameter("got an empty path")
+    return Path(text)
+
+
+def to_directory(text: str) -> Path:
+    """Return the path of a directory that need not be there yet."""
+    path = to_path(text)
+    if path.is_file():
+        raise typer.BadParameter(f"Directory {text!r} is a file.")
+    return path
+
+
 def find_modules_here() -> None:
     """Let 'package.module:Class' be a module of the working directory, after all that is installed."""
     if "" not in sys.path:
@@ -28,6 +46,8 @@ def check_place(place: str | Path | None, *sources: Path) -> None:
     """Refuse a place that cannot be written, or that is one of the sources, before the work is done and not after."""
     if place is None:
         return
+    if str(place) == "-":
+        raise OSError(errno.EINVAL, "Nothing but predictions goes to the terminal; name a file, ./- for this one", "-")
     from gymtrain.bundle import check_target, is_url
 
     check_target(place)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gymtrain.cli.console import Console
 from gymtrain.cli.reports import print_lines
 from gymtrain.cli.run_tables import wide_console
 from gymtrain.cli.terminal import printable

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gymtrain.cli.arguments import EXISTING
+from gymtrain.cli.arguments import EXISTING, STDOUT, to_path
 
 
 def sign(
@@ -27,7 +27,10 @@ def sign(
 
 
 def keygen(
-    key: Annotated[Path, typer.Argument(metavar="KEY", help="Where the private key goes; the public one to KEY.pub.")],
+    key: Annotated[
+        Path,
+        typer.Argument(metavar="KEY", help="Where the private key goes; the public one to KEY.pub.", parser=to_path),
+    ],
 ) -> None:
     """Make a pair of Ed25519 keys to sign bundles with."""
     from gymtrain.bundle import generate_key
@@ -39,8 +42,11 @@ def keygen(
     except OSError:
         key.unlink()
         raise
-    typer.echo(f"{key} is the private key, which has no password: keep it to yourself")
-    typer.echo(f"{key}.pub is the public key, for those who load what you sign")
+    try:
+        typer.echo(f"{key} is the private key, which has no password: keep it to yourself")
+        typer.echo(f"{key}.pub is the public key, for those who load what you sign")
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; {key} and {key}.pub are written", STDOUT) from error
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gymtrain.cli.console import Console
 from gymtrain.cli.terminal import printable
 from gymtrain.errors import BundleError, some
 from gymtrain.tracking import bundled_run

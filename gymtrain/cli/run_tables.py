@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gymtrain.cli.comparison import Row, best_of, differences
+from gymtrain.cli.console import Console
 from gymtrain.cli.selection import Value, telling_metrics, value_of
 from gymtrain.cli.terminal import printable
 from gymtrain.tracking import RunSummary

@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import pydantic
@@ -44,8 +45,12 @@ def arguments_model(target: Callable[..., Any], injected: frozenset[str] = froze
             # Behind an alias, because pydantic keeps names such as `copy` for itself.
             fields[f"argument_{name}"] = (hints.get(name, Any), pydantic.Field(default, alias=name))
     config = pydantic.ConfigDict(extra="allow" if open_ended else "forbid", **_CONFIG)
-    name = getattr(target, "__name__", type(target).__name__)
-    return pydantic.create_model(name, __config__=config, **fields)
+    create = partial(pydantic.create_model, getattr(target, "__name__", type(target).__name__), __config__=config)
+    try:
+        return create(**fields)
+    except Exception:
+        # An annotation may be any expression, also one that is no type at all.
+        return create(**{key: (hint if _is_type(hint) else Any, field) for key, (hint, field) in fields.items()})
 
 
 _CONFIG = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -53,26 +58,36 @@ _CONFIG = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
-    annotations = getattr(function, "__annotations__", {})
-    # One by one: an annotation that cannot be read takes the checks of its own argument and of no other.
-    return {name: _type_hint(annotations[name], getattr(function, "__globals__", {})) for name in annotations}
+    annotations = {**getattr(function, "__annotations__", {})}
+    annotations.pop("return", None)
+    names = getattr(function, "__globals__", {})
+    try:
+        return _resolved(annotations, names)
+    except Exception:
+        # It may be any expression, a name that only a type checker imports: then any value goes, and no other argument
+        # is without its checks for it.
+        return {name: _type_hint(annotation, names) for name, annotation in annotations.items()}
 
 
 def _type_hint(annotation: Any, names: dict[str, Any]) -> Any:
-    holder = types.SimpleNamespace(__annotations__={"argument": annotation})
     try:
-        hint = typing.get_type_hints(holder, names, include_extras=True)["argument"]
-        if hint in _PLAIN:
-            return _strict(hint)
-        hint = _strict(hint)
-        pydantic.TypeAdapter(hint, config=_CONFIG)  # fails where it is no type; it takes half a millisecond
+        return _resolved({"argument": annotation}, names)["argument"]
     except Exception:
-        # It may be any expression: a name that only a type checker imports, something that is no type at all.
         return Any
-    return hint
 
 
-_PLAIN = (int, float, str, bool, list, list[int], list[float], list[str])
+def _resolved(annotations: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    return {name: _strict(hint) for name, hint in typing.get_type_hints(holder, names, include_extras=True).items()}
+
+
+def _is_type(hint: Any) -> bool:
+    """Tell whether pydantic can check against an annotation; it takes half a millisecond."""
+    try:
+        pydantic.TypeAdapter(hint, config=_CONFIG)
+    except Exception:
+        return False
+    return True
 
 
 def _strict(hint: Any) -> Any:

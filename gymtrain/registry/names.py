@@ -93,6 +93,8 @@ FUNCTION_SCHEDULE = "gymtrain.training.composed_schedules:FunctionSchedule"
 # Where installed packages announce types of theirs.
 PLUGIN_GROUPS = {kind: f"gymtrain.{'losses' if kind == 'loss' else kind + 's'}" for kind in KINDS}
 
+_LOCATION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -199,7 +201,7 @@ def locate(location: str) -> Callable[..., Any]:
     Raises:
         UnknownTypeError: It is not written like this, cannot be imported, or is nothing that can be called.
     """
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", location):
+    if not _LOCATION.fullmatch(location):
         raise UnknownTypeError(f"got {location!r}; expected 'package.module:Class'")
     module_name, _, qualified_name = location.partition(":")
     try:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -40,11 +40,13 @@ class Reading:
         types: What stands behind names of the file, as the caller says.
         needed: The kinds that a prediction needs; of a type of another kind that is not there only the words are kept
             until somebody trains with it.
+        postpones: Whether components of other kinds are looked up only when somebody asks for them.
     """
 
     trust: tuple[str, ...]
     types: Mapping[str, Callable[..., Any]]
     needed: frozenset[str]
+    postpones: bool = True
 
 
 # None while a user's own spec is checked.
@@ -135,14 +137,79 @@ class Absent:
         raise UnknownTypeError(self.reason)
 
 
+class Postponed(Component):
+    """A component out of a file that no prediction needs: what stands behind it is looked up when somebody asks for it.
+
+    To look up an optimizer is to parse the source of torch, which takes longer than to open a bundle.
+
+    Args:
+        type: Its name in the file.
+        check: Makes the component that this one is.
+        source: What it may name.
+    """
+
+    def __init__(self, type: str, check: Callable[[], Component], source: Reading) -> None:
+        vars(self).update(type=type, check=check, source=source)  # frozen for others
+
+    @cached_property
+    def found(self) -> Component:
+        """The component itself, of an `Absent` type where it is not there or not what it is named as."""
+        token = reading.set(replace(vars(self)["source"], postpones=False))
+        try:
+            component: Component = vars(self)["check"]()
+            return component
+        finally:
+            reading.reset(token)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return `target` or `arguments`, which are looked up for it."""
+        if name not in {"target", "arguments"}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.found, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as a spec on disk holds it, its name as it is written now."""
+        return self.found.to_dict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy the component itself: what the caller said of the names in the file need not be fit for copying."""
+        return Component, (self.found.type, self.found.target, self.found.arguments)
+
+
+def is_postponing() -> bool:
+    """Tell whether a file is read whose components are looked up later, but for those that a prediction needs."""
+    source = reading.get()
+    return source is not None and source.postpones
+
+
+def now_or_later(kind: str, value: Any, check: Callable[[Any], Component]) -> Component:
+    """Check one component of a spec, or put it off until somebody asks for it, where it is out of a file.
+
+    Args:
+        kind: Its kind.
+        value: As the spec has it.
+        check: Checks it.
+
+    Raises:
+        FaultsFound: What `check` raises; or it is not in the form of a component.
+    """
+    source = reading.get()
+    if source is None or not source.postpones or kind in source.needed:
+        return check(value)
+    name, _ = _split(kind, value)
+    return Postponed(name, partial(check, value), source)
+
+
 def check_component(kind: str, value: Any) -> Component:
     """Check one component of a spec.
 
     Raises:
         FaultsFound: With every fault, at paths relative to the component.
     """
-    if isinstance(value, Component):
-        return value
+    return value if isinstance(value, Component) else now_or_later(kind, value, partial(_checked_component, kind))
+
+
+def _checked_component(kind: str, value: Any) -> Component:
     name, given = _split(kind, value)
     try:
         return _resolved_component(kind, name, given)

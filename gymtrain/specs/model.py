@@ -12,12 +12,13 @@ import pydantic
 
 from gymtrain.errors import Fault, did_you_mean, some
 from gymtrain.registry import ForeignClass, find_foreign
-from gymtrain.specs.components import Absent, Component, check_component
+from gymtrain.specs.components import Absent, Component, check_component, is_postponing, now_or_later
 from gymtrain.specs.dataset import Seed
 from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name, join
 from gymtrain.specs.wording import shortened
 
 ModelComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "model"))]
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?")
 Precision = Literal["32", "bf16", "16", "bf16-true"]
 OptimizerComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "optimizer"))]
 
@@ -64,14 +65,18 @@ def _check_metric(value: Any) -> Metric:
     if not isinstance(given, dict):
         raise fault(f"got {shortened(given)}; expected a name such as 'accuracy', or {{'type': 'f1_score', …}}")
     rest = {key: item for key, item in given.items() if key != "name"}
-    kind = rest.get("type")
-    if isinstance(kind, str) and find_foreign("metric", kind) is None:
-        rest = {**rest, **METRIC_ALIASES.get(kind, {})}
-    component = check_component("metric", rest)
-    name = given.get("name", kind)
+    component = now_or_later("metric", rest, _metric_component)
+    name = given.get("name", rest.get("type"))
     if not isinstance(name, str) or not name or "/" in name:
         raise fault(f"got {shortened(name)}; expected a word without '/'", "name")
     return Metric(name, component)
+
+
+def _metric_component(given: dict[str, Any]) -> Component:
+    kind = given.get("type")
+    if isinstance(kind, str) and find_foreign("metric", kind) is None:
+        given = {**given, **METRIC_ALIASES.get(kind, {})}
+    return check_component("metric", given)
 
 
 def _check_metrics(value: Any) -> list[Metric] | Literal["auto"]:
@@ -90,7 +95,12 @@ def _check_metrics(value: Any) -> list[Metric] | Literal["auto"]:
 def _check_loss(value: Any) -> Component | Literal["auto"]:
     if value == "auto":
         return "auto"
-    given = {"type": value} if isinstance(value, str) else value
+    if isinstance(value, Component):
+        return value
+    return now_or_later("loss", {"type": value} if isinstance(value, str) else value, _loss_component)
+
+
+def _loss_component(given: Any) -> Component:
     if isinstance(given, dict) and isinstance(given.get("type"), str):
         name = given["type"]
         if find_foreign("loss", name) is None:
@@ -143,6 +153,8 @@ def _check_schedule(value: Any) -> Any:
         )
     checked = gathered_by_name(value, partial(check_component, "schedule"))
     schedules: dict[Any, Component] = dict(zip(value, checked, strict=True))
+    if is_postponing():
+        return schedules
     faults = [
         Fault(
             join(name, path, "type"), f"{member.type} of torch changes the learning rate alone; use a schedule of ours"
@@ -292,7 +304,7 @@ class Training(Section):
     @pydantic.field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?", value):
+        if not _DEVICE.fullmatch(value):
             raise fault(f"got {value!r}; expected 'auto', 'cpu', 'cuda', 'mps' or a device such as 'cuda:1'")
         return value
 
@@ -328,12 +340,14 @@ class Model(Section):
     @pydantic.model_validator(mode="after")
     def _check_scheduled(self) -> Model:
         """Only what the optimizer has, or the model's own training step takes, can change."""
+        if not self.training.schedule or is_postponing():
+            return self
         optimizer = self.training.optimizer
         numbers = [name for name, value in optimizer.arguments.items() if _is_number(value)]
         keywords = _training_step_keywords(self.model)
         if keywords is None:
             return self
-        unknown = [name for name in self.training.schedule or () if name not in {*numbers, *keywords}]
+        unknown = [name for name in self.training.schedule if name not in {*numbers, *keywords}]
         if unknown:
             takes = f"; the training step of {self.model.type} takes {some(keywords, limit=20)}" if keywords else ""
             has = f"; it has {some(sorted(numbers), limit=20)}{takes}"

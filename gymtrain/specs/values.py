@@ -12,12 +12,16 @@ from gymtrain.errors import Fault
 from gymtrain.specs.fingerprint import fingerprint, is_live
 from gymtrain.specs.wording import shortened
 
+_SCALARS = {str, int, float, bool, type(None)}
+
 # A longer list is data and no setting.
 _LONGEST_SETTING = 1000
 
 
 def plain(value: Any) -> Any:
     """Copy a spec as given: tuples to lists, numpy's numbers to Python's, paths to text; live objects as they are."""
+    if type(value) in _SCALARS:  # most are, and to ask whether they are a mapping takes ten times as long
+        return value
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -71,9 +71,17 @@ def _whole_folder(directory: Path) -> Iterator[Path]:
         if target.exists():
             target.rmdir()
         folder.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None and _is_within(folder, error):
+            raise OSError(error.errno, error.strerror, str(directory)) from None
         raise
+
+
+def _is_within(folder: Path, error: OSError) -> bool:
+    """Tell whether an error is about a file that the user has never heard of."""
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return not named or any(name.startswith(str(folder)) for name in named)
 
 
 def _card(bundle: Bundle) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:
         hint = did_you_mean(unknown[0], dataset.arguments) or f"; it has {some(sorted(dataset.arguments))}"
         message = f"the dataset {dataset.type} has no argument {unknown[0]!r}{hint}"
         raise SpecError([Fault("data", message)])
-    given = replace(dataset, arguments={**dataset.arguments, **data})
+    given = Component(dataset.type, dataset.target, {**dataset.arguments, **data})
     absent = [name for name, value in given.arguments.items() if is_fingerprint(value)]
     if absent:
         raise DataError(

@@ -48,7 +48,8 @@ def make_run(
         return _fast_dev_run(experiment, callbacks)
     if overfit_batches:
         return _overfit(experiment, callbacks, overfit_batches)
-    return TrainingRun(experiment, callbacks, resume)
+    # Out of a file, a spec is checked as a whole only now.
+    return TrainingRun(changed(experiment), callbacks, resume)
 
 
 def changed(

@@ -296,7 +296,8 @@ def _check_weights(learner: Learner, verify: Verify, digests: Verification | Non
     if digests is not None:
         digests.also(lambda: check_weights(learner))
     elif verify:
-        check_weights(learner)
+        for _ in check_weights(learner):
+            pass
 
 
 def _experiment(bundle: Bundle, trust: Collection[str], types: Types, path: str) -> Experiment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -19,9 +19,14 @@ def non_finite_weights(learner: Learner) -> list[str]:
 
     Buffers may hold infinity: masks do.
     """
-    if not isinstance(learner, TorchLearner):
-        return []
-    return [name for name, tensor in learner.module.named_parameters() if not _is_finite(tensor.detach())]
+    return [name for name, is_finite in _parameters(learner) if not is_finite]
+
+
+def _parameters(learner: Learner) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each parameter of a torch module, and whether all of it is finite."""
+    if isinstance(learner, TorchLearner):
+        for name, tensor in learner.module.named_parameters():
+            yield name, _is_finite(tensor.detach())
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -29,13 +34,18 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def check_weights(learner: Learner) -> None:
-    """Refuse a model that can answer nothing but NaN.
+def check_weights(learner: Learner) -> Iterator[None]:
+    """Refuse a model that can answer nothing but NaN, tensor by tensor.
 
     Raises:
         BundleError: `weights_nonfinite`.
     """
-    if bad := non_finite_weights(learner):
+    bad = []
+    for name, is_finite in _parameters(learner):
+        if not is_finite:
+            bad.append(name)
+        yield
+    if bad:
         raise BundleError(f"weights.safetensors: {some(bad)} hold NaN or infinity", reason="weights_nonfinite")
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+import torch
+
 from gymtrain.hardware import library_versions
 
 # How many numbers of a version have to agree. The arrays of a bundle mean the same to every torch and numpy but, it may
@@ -25,7 +28,10 @@ def warn_of_versions(path: str | Path, written_by: Mapping[str, str], *, has_fit
         has_fitted: Whether it holds fitted scikit-learn objects.
     """
     numbers = {**_NUMBERS, **(_NUMBERS_OF_FITTED if has_fitted else {})}
-    here = library_versions(*numbers)
+    # Their metadata would be parsed for it, which takes longer than all else that a small bundle needs.
+    here = {"torch": torch.__version__, "numpy": np.__version__}
+    if has_fitted:
+        here |= library_versions("scikit-learn")
     changed = [
         f"{name} {written_by[name][:40]!r}, here it is {here[name]}"
         for name, count in numbers.items()

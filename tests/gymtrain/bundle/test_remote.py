@@ -242,6 +242,17 @@ def test_a_full_disk_is_told_as_such(server: WebServer, monkeypatch: pytest.Monk
         open_bundle(f"{server.url}/x.zip")
 
 
+def test_a_full_disk_is_named_where_a_file_object_is_on_it():
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left on device") as caught,
+    ):
+        write(full, make_contents())
+
+    assert caught.value.filename == "/dev/full"
+    assert re.search(r"about \d[\d,]+ bytes are needed", str(caught.value))
+
+
 def test_a_file_address_is_a_path(good: bytes, tmp_path: Path, expected: dict[str, Any]):
     (tmp_path / "two layers.zip").write_bytes(good)
     os.mkfifo(tmp_path / "pipe")

@@ -3,9 +3,12 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +106,11 @@ def test_any_other_way_to_verify_is_refused(saved: Path, verify: object):
 def test_a_process_that_is_forked_in_between_verifies_for_itself():
     parent, may_end = os.getpid(), threading.Event()
 
-    def check() -> None:
+    def check() -> Iterator[None]:
         if os.getpid() != parent:
             raise BundleError("seen by the child", reason="corrupt")
         may_end.wait()
+        yield
 
     verification = Verification(check, done=lambda: None)
     verification.start()
@@ -122,6 +126,47 @@ def test_a_process_that_is_forked_in_between_verifies_for_itself():
 
     assert os.waitstatus_to_exitcode(status) == 7
     verification.wait()
+
+
+def test_a_verification_that_was_given_up_is_made_up_for_by_who_waits():
+    begun, pieces = threading.Event(), 0
+
+    def check() -> Iterator[None]:
+        nonlocal pieces
+        while pieces < 10**6:
+            begun.set()
+            pieces += 1
+            yield
+        raise BundleError("all of it was looked at", reason="corrupt")
+
+    verification = Verification(check, done=lambda: None)
+    verification.start()
+    begun.wait()
+    verification.give_up()
+    pieces = 10**6
+
+    with pytest.raises(BundleError, match="all of it was looked at"):
+        verification.wait()
+
+
+@pytest.mark.slow
+def test_a_process_may_end_while_weights_are_verified(saved: Path):
+    # What the thread does is of the kind that takes the interpreter with it when it is ended in between.
+    script = f"""
+        import torch
+        from gymtrain import Trainer
+        from gymtrain.bundle import Verification
+
+        def forever():
+            while True:
+                yield torch.zeros(1000).sum()
+
+        Verification(forever, done=print).start()
+        Trainer.load({str(saved)!r}, verify="lazy")
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=60)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def test_a_file_is_read_from_two_places_at_once(saved: Path):
