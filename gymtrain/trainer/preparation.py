@@ -257,8 +257,10 @@ def build_augmentation(data: Prepared, spec: Dataset) -> Augmentation | None:
     """
     if not spec.data_augmentors:
         return None
-    augmentation = Augmentation([component.build() for component in spec.data_augmentors], spec.seed)
-    augmentation.check(data.inputs["train"].shape[1:])
+    inputs = data.inputs["train"]
+    pixel_range = (float(inputs.min()), float(inputs.max()))
+    augmentation = Augmentation([each.build() for each in spec.data_augmentors], spec.seed, pixel_range=pixel_range)
+    augmentation.check(inputs.shape[1:])
     return augmentation
 
 
