@@ -13,13 +13,18 @@ from gymtrain.data.augmentors.colour import (
     RandomColor,
     RandomContrast,
 )
+from gymtrain.data.augmentors.distortion import Distort, GaussianDistortion
+from gymtrain.data.augmentors.erasing import RandomErasing
 from gymtrain.data.augmentors.geometry import Flip, RandomCrop, Rotate, RotateRange, Shear, Skew, Zoom, ZoomRandom
+from gymtrain.data.augmentors.trivial import TrivialAugment
 
 __all__ = [
     "Augmentation",
     "Augmentor",
+    "Distort",
     "Factor",
     "Flip",
+    "GaussianDistortion",
     "Grayscale",
     "HistogramEqualisation",
     "Invert",
@@ -28,10 +33,12 @@ __all__ = [
     "RandomColor",
     "RandomContrast",
     "RandomCrop",
+    "RandomErasing",
     "Rotate",
     "RotateRange",
     "Shear",
     "Skew",
+    "TrivialAugment",
     "Zoom",
     "ZoomRandom",
 ]

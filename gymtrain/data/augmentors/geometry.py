@@ -95,21 +95,44 @@ class Projection(Warp):
 
 
 class Displacement(Warp):
-    """A warp that moves the knots of a grid over the image, and what lies between them along with them."""
+    """A warp that moves the knots of a grid over the image, and what lies between them along with them.
+
+    The outer knots lie on the edges of the image, and stay where they are.
+
+    Attributes:
+        grid_width: Into how many tiles the grid divides the image along x, at least 2.
+        grid_height: Into how many along y, at least 2.
+    """
 
     stays_inside = False
+    grid_width: int
+    grid_height: int
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that are not images, or have fewer pixels than the grid has tiles.
+
+        Args:
+            shape: The shape of one sample, without the batch.
+
+        Raises:
+            DataError: A sample is not an image, or it is too small.
+        """
+        super().check(shape)
+        if shape[0] < self.grid_height or shape[1] < self.grid_width:
+            raise DataError(
+                f"{type(self).__name__} has grid_height={self.grid_height}, grid_width={self.grid_width}; got samples "
+                f"of shape {shape}, which are smaller; give a coarser grid"
+            )
 
     @abstractmethod
-    def knots(self, draws: Tensor, height: int, width: int) -> Tensor:
-        """Return how far away from each knot the pixel comes that is shown there, in pixels.
+    def moves(self, draws: Tensor) -> Tensor:
+        """Return how far away from each inner knot the pixel comes that is shown there, in pixels.
 
         Args:
             draws: float32 tensor of shape `(B, num_draws)`, uniform in `[0, 1)`.
-            height: Rows of an image.
-            width: Columns of an image.
 
         Returns:
-            float32 tensor of shape `(B, 2, rows, columns)`, x before y; the outer knots lie on the edges of the image.
+            float32 tensor of shape `(B, 2, grid_height - 1, grid_width - 1)`, x before y.
         """
 
 
@@ -543,7 +566,7 @@ def _resampled(members: Sequence[Drawn], images: Tensor, rows: Tensor | slice) -
         if isinstance(augmentor, Projection):
             points.project(augmentor.matrix(draws, points.height, points.width), chosen, augmentor.is_affine)
         elif isinstance(augmentor, Displacement):
-            points.displace(augmentor.knots(draws, points.height, points.width), chosen)
+            points.displace(augmentor.moves(draws), chosen)
         if not _warp(member).stays_inside:
             points.look_outside()
     planes = images.movedim(-1, 1) if images.ndim == 4 else images[:, None]
@@ -582,13 +605,13 @@ class _Points:
         self._matrix = matrix if self._matrix is None else _product(matrix, self._matrix)
         self._is_affine &= is_affine
 
-    def displace(self, knots: Tensor, chosen: Tensor) -> None:
+    def displace(self, moves: Tensor, chosen: Tensor) -> None:
         """Move the points of the chosen samples, by what lies between the knots around them."""
-        from torch.nn.functional import grid_sample
+        from torch.nn.functional import grid_sample, pad
 
-        knots = knots * chosen[:, None, None, None]
-        moves = grid_sample(knots, self.grid(), mode="bilinear", padding_mode="border", align_corners=True)
-        self.x, self.y = self.x + moves[:, 0], self.y + moves[:, 1]
+        knots = pad(moves * chosen[:, None, None, None], (1, 1, 1, 1))
+        fields = grid_sample(knots, self.grid(), mode="bilinear", padding_mode="border", align_corners=True)
+        self.x, self.y = self.x + fields[:, 0], self.y + fields[:, 1]
 
     def look_outside(self) -> None:
         """Note which points lie outside the image now."""
@@ -605,8 +628,8 @@ class _Points:
 
         self._settle()
         grid = torch.empty(self._count, self.height, self.width, 2, device=self.x.device)
-        torch.mul(self.x, 2 / self.width, out=grid[..., 0])
-        torch.mul(self.y, 2 / self.height, out=grid[..., 1])
+        torch.mul(self.x.expand(grid.shape[:3]), 2 / self.width, out=grid[..., 0])
+        torch.mul(self.y.expand(grid.shape[:3]), 2 / self.height, out=grid[..., 1])
         return grid
 
     def _settle(self) -> None:

@@ -26,6 +26,7 @@ from gymtrain.data.augmentors import (
     RandomCrop,
     Rotate,
     RotateRange,
+    TrivialAugment,
     Zoom,
     ZoomRandom,
 )
@@ -143,8 +144,9 @@ def test_each_augmentor_changes_its_share_of_the_samples_and_keeps_the_bits_of_t
     for probability in (0.25, 0.7):
         augmented = Augmentation([made(kind, probability=probability)], seed=3)(images, 1, torch.arange(2000))
         share = (augmented != images).flatten(1).any(dim=1).float().mean()
-        # A shift or a crop may be by nothing at all.
-        assert share == pytest.approx(probability, abs=0.05)
+        # One of the ways of TrivialAugment is no change, and a threshold may be brighter than the image.
+        of_them = 12.5 / 14 if kind is TrivialAugment else 1.0
+        assert share == pytest.approx(probability * of_them, abs=0.05)
 
 
 @pytest.mark.parametrize(("kind", "shape"), [(kind, shape) for kind in ALL for shape in SHAPES if takes(kind, shape)])

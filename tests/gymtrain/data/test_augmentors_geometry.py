@@ -12,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gymtrain.data.augmentors import Augmentation, Flip, RandomCrop, Rotate, RotateRange, Shear, Skew, Zoom, ZoomRandom
+from gymtrain.data.augmentors import (
+    Augmentation,
+    Distort,
+    Flip,
+    GaussianDistortion,
+    RandomCrop,
+    Rotate,
+    RotateRange,
+    Shear,
+    Skew,
+    Zoom,
+    ZoomRandom,
+)
 from gymtrain.errors import DataError
 
 SHAPES = [(12, 12), (13, 17, 1), (17, 13, 3)]
@@ -272,7 +284,14 @@ def one_by_one(chain, images, epoch, ids, seed=0):
 
 
 def warps():
-    kinds = [Flip(0.5, "RANDOM"), Rotate(0.5), RotateRange(0.5), Shear(0.5), Skew(0.5, magnitude=0.2)]
+    kinds = [
+        Flip(0.5, "RANDOM"),
+        Rotate(0.5),
+        RotateRange(0.5),
+        Shear(0.5),
+        Skew(0.5, magnitude=0.2),
+        Distort(0.5, 3, 3, 3),
+    ]
     usual = st.sampled_from([*kinds, Zoom(0.5, 0.7, 1.3), ZoomRandom(0.5), RandomCrop(0.5)])
     return st.lists(usual, min_size=2, max_size=4)
 
@@ -298,3 +317,75 @@ def test_what_a_warp_has_cut_off_does_not_come_back():
     shrunk = Augmentation(chain, seed=0)(images, 1, torch.arange(1))
     assert (shrunk[:, 4:12, 4:12] == 200).all()
     assert (shrunk == 0).sum() == 16 * 16 - 8 * 8
+
+
+def mesh(moves, height, width):
+    """Return what Pillow's mesh takes: each tile of the result and the corners in the image that it shows."""
+    moves = np.pad(moves, ((0, 0), (1, 1), (1, 1)))
+    rows, columns = moves.shape[1] - 1, moves.shape[2] - 1
+    x, y = np.meshgrid(np.arange(columns + 1) * width / columns, np.arange(rows + 1) * height / rows)
+    sources = np.stack([x, y]) + moves
+    for row in range(rows):
+        for column in range(columns):
+            box = (x[row, column], y[row, column], x[row + 1, column + 1], y[row + 1, column + 1])
+            corners = [(row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1)]
+            yield tuple(map(int, box)), [float(sources[axis, r, c]) for r, c in corners for axis in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "augmentor",
+    [Distort(grid_width=5, grid_height=4, magnitude=3), GaussianDistortion(grid_width=5, grid_height=4, magnitude=3)],
+    ids=lambda augmentor: type(augmentor).__name__,
+)
+def test_a_distortion_agrees_with_a_mesh_of_pillow(augmentor):
+    images = smooth_images(6, 40, 50).round()
+    draws = torch.rand(6, augmentor.num_draws, generator=torch.Generator().manual_seed(0))
+    found = augmentor.augment(images, draws)
+    for image, moves, distorted in zip(images, augmentor.moves(draws), found, strict=True):
+        picture = Image.fromarray(image.numpy().astype(np.uint8))
+        data = list(mesh(moves.numpy(), 40, 50))
+        expected = np.asarray(picture.transform(picture.size, Image.Transform.MESH, data, Image.Resampling.BILINEAR))
+        difference = np.abs(distorted.numpy() - expected)
+        # Pillow rounds, and what a pixel at the edge of a fold shows is up to rounding.
+        assert difference.mean() < 1
+        assert np.quantile(difference, 0.98) < 2
+
+
+def test_the_knots_of_a_distortion_move_uniformly_and_on_their_own():
+    distort = Distort(grid_width=3, grid_height=3, magnitude=2.5)
+    moves = distort.moves(torch.rand(20_000, distort.num_draws, generator=torch.Generator().manual_seed(0))).flatten(1)
+    assert moves.abs().max() <= 2.5
+    assert moves.std(dim=0) == pytest.approx(5 / 12**0.5, abs=0.03)
+    assert (moves.T.corrcoef() - torch.eye(8)).abs().max() < 0.04
+
+
+@pytest.mark.parametrize(
+    ("corner", "method", "largest"),
+    [
+        ("bell", "in", (4, 4)),
+        ("ul", "in", (0, 0)),
+        ("ur", "in", (0, 8)),
+        ("dl", "in", (8, 0)),
+        ("dr", "in", (8, 8)),
+        ("ul", "out", (8, 8)),
+        ("dr", "out", (0, 0)),
+    ],
+)
+def test_a_gaussian_distortion_is_normal_and_largest_where_it_should_be(corner, method, largest):
+    augmentor = GaussianDistortion(1.0, 10, 10, 4.0, corner, method, sdx=0.2, sdy=0.2)
+    moves = augmentor.moves(torch.rand(5000, augmentor.num_draws, generator=torch.Generator().manual_seed(0)))
+    deviations = moves.std(dim=(0, 1))
+    row, column = largest
+    assert deviations[row, column] >= deviations.max() * 0.97
+    assert deviations[row, column] == pytest.approx(4.0, rel=0.25)
+    most = moves[:, :, row, column].flatten() / deviations[row, column]
+    assert (most.abs() < 1).float().mean() == pytest.approx(0.683, abs=0.02)
+    assert moves.mean() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [Distort, GaussianDistortion])
+def test_images_smaller_than_the_grid_are_refused(kind):
+    with pytest.raises(
+        DataError, match=rf"^{kind.__name__} has grid_height=4, grid_width=9; got samples of shape \(8, 8"
+    ):
+        kind(grid_width=9).check((8, 8, 3))
