@@ -59,7 +59,7 @@ def cnn(epochs: int) -> Trainer:
             "samples": SAMPLES,
             "preprocessors": [{"type": "divide", "factor": 16.0}],
             "data_augmentors": [
-                {"type": "rotate", "max_left_degrees": 10.0, "max_right_degrees": 10.0},
+                {"type": "rotate_range", "max_left_rotation": 10.0, "max_right_rotation": 10.0},
                 {"type": "random_brightness", "min_factor": 0.8, "max_factor": 1.2},
             ],
         },

@@ -257,8 +257,14 @@ def build_augmentation(data: Prepared, spec: Dataset) -> Augmentation | None:
     """
     if not spec.data_augmentors:
         return None
-    augmentation = Augmentation([component.build() for component in spec.data_augmentors], spec.seed)
-    augmentation.check(data.inputs["train"].shape[1:])
+    inputs = data.inputs["train"]
+    if data.stays_pixels:
+        pixel_range = (0.0, 255.0)
+    else:
+        numbers = np.asarray(inputs)
+        pixel_range = (float(numbers.min()), float(numbers.max()))
+    augmentation = Augmentation([each.build() for each in spec.data_augmentors], spec.seed, pixel_range=pixel_range)
+    augmentation.check(inputs.shape[1:])
     return augmentation
 
 

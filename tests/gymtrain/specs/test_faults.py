@@ -213,10 +213,14 @@ def test_a_wrong_preprocessor_is_one_fault(given: Any, path: str, message: str) 
         (None, "", "^got None; expected a list of augmentors$"),
         (["flop"], "[0].type", r"^'flop' is not a registered augmentor; did you mean 'flip'\?"),
         ([{"type": "flip", "probability": 2}], "[0].probability", "^got 2; expected a number from 0 to 1$"),
-        ([{"type": "flip", "direction": "up"}], "[0].direction", "^got 'up'; expected 'horizontal', 'vertical' or "),
         (
-            [{"type": "rotate", "max_left_degrees": 200}],
-            "[0].max_left_degrees",
+            [{"type": "flip", "top_bottom_left_right": "up"}],
+            "[0].top_bottom_left_right",
+            "^got 'up'; expected 'LEFT_RIGHT', 'TOP_BOTTOM' or ",
+        ),
+        (
+            [{"type": "rotate_range", "max_left_rotation": 200}],
+            "[0].max_left_rotation",
             "^got 200; expected a number from 0 to 180",
         ),
         ([{"type": "random_color", "min_factor": 2.0}], "[0]", "^min_factor must not be greater than max_factor"),

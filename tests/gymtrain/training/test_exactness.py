@@ -30,7 +30,7 @@ SPEC: dict[str, Any] = {
         "dataset": {"type": "digits", "images": True},
         "samples": {"train": 200, "val": 100, "test": 50},
         "preprocessors": [{"type": "divide", "factor": 16.0}],
-        "data_augmentors": [{"type": "rotate"}, {"type": "random_brightness"}],
+        "data_augmentors": [{"type": "rotate_range"}, {"type": "random_brightness"}],
     },
     "model": {
         "model": {"type": "user_code:Images"},

@@ -1,0 +1,93 @@
+"""The chain of augmentors: who is changed, and how, as a function of (seed, epoch, sample, place in the chain)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from gymtrain.data.augmentors.base import Augmentor, Drawn
+from gymtrain.data.randomness import mix, uniform
+from gymtrain.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# On a CPU, samples go through the whole chain in portions that stay in the cache of a core.
+PORTION_BYTES = 2**20
+
+
+class Augmentation:
+    """A chain of augmentors whose randomness is a pure function of (seed, epoch, sample, place in the chain).
+
+    Neighbours that move pixels are composed into one resampling, neighbours that change colours into as few passes as
+    the clipping between them allows. Who is changed, and by how much, does not depend on that.
+
+    Args:
+        augmentors: Applied in this order.
+        seed: The seed of the dataset.
+        pixel_range: The least and the greatest value that a pixel can have, `(black, white)`.
+
+    Example:
+        >>> import torch
+        >>> from gymtrain.data.augmentors import Flip
+        >>> augmentation = Augmentation([Flip(probability=1.0)], seed=0)
+        >>> augmentation(torch.tensor([[[1.0, 2.0, 3.0]]]), epoch=1, ids=torch.tensor([0]))
+        tensor([[[3., 2., 1.]]])
+    """
+
+    def __init__(
+        self, augmentors: Sequence[Augmentor], seed: int, *, pixel_range: tuple[float, float] = (0.0, 255.0)
+    ) -> None:
+        self.augmentors = tuple(map(copy, augmentors))
+        self.seed = seed
+        for augmentor in self.augmentors:
+            augmentor.pixel_range = pixel_range
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that one of the augmentors cannot work on, before training.
+
+        Args:
+            shape: The shape of one sample, without the batch.
+
+        Raises:
+            DataError: An augmentor cannot work on such samples; the message says which one and why.
+        """
+        for index, augmentor in enumerate(self.augmentors):
+            try:
+                augmentor.check(shape)
+            except DataError as error:
+                raise DataError(f"dataset.data_augmentors[{index}]: {error}") from error
+
+    def __call__(self, batch: Tensor, epoch: int, ids: Tensor) -> Tensor:
+        """Augment a batch; what becomes of a sample does not depend on the batch that it is in.
+
+        Args:
+            batch: float32 tensor of shape `(B, H, W)` or `(B, H, W, C)`; it is not changed.
+            epoch: The epoch, counted from 1.
+            ids: int64 tensor of shape `(B,)`: the positions of the samples in their dataset.
+
+        Returns:
+            float32 tensor of the shape and on the device of `batch`; `batch` itself where nothing is changed.
+        """
+        import torch
+
+        ids = ids.to(batch.device, non_blocking=True)
+        members = [self._drawn(index, epoch, ids) for index in range(len(self.augmentors))]
+        size = max(PORTION_BYTES // max(batch[:1].nbytes, 1), 1)
+        if batch.device.type != "cpu" or len(batch) <= size:
+            return _changed(batch, members)
+        portions = [slice(start, start + size) for start in range(0, len(batch), size)]
+        return torch.cat([_changed(batch[rows], [member.of(rows) for member in members]) for rows in portions])
+
+    def _drawn(self, index: int, epoch: int, ids: Tensor) -> Drawn:
+        augmentor = self.augmentors[index]
+        draws = uniform(mix(self.seed, epoch, index), ids, 1 + augmentor.num_draws)
+        return Drawn(augmentor, draws[:, 0] < augmentor.probability, draws[:, 1:])
+
+
+def _changed(images: Tensor, members: Sequence[Drawn]) -> Tensor:
+    for family, run in groupby(members, key=lambda member: member.augmentor.family):
+        images = family.run(images, list(run))
+    return images.contiguous()
