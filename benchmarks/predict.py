@@ -23,7 +23,7 @@ from train import Case, synthetic, trainer_for
 
 from gymtrain import Trainer
 from gymtrain.bundle import open_bundle, to_numpy
-from gymtrain.models.networks import mlp
+from gymtrain.models.networks.dense import mlp
 
 FEATURES, CLASSES, HIDDEN, BATCH = 784, 10, [256, 256], 8192
 Predict = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pydantic
 
+from gymtrain.models.networks.layer_list import LAYERS
 from gymtrain.models.tasks import Binary, Multiclass, Multilabel, Regression
 from gymtrain.registry import BUILTIN, find, find_foreign
 from gymtrain.specs import Dataset, Model, Samples, Tracking, Training
@@ -65,7 +66,12 @@ def reference() -> dict[str, str]:
     components = {
         f"{kind}_types": "\n".join(_component(kind, name) for name in sorted(BUILTIN[kind])) for kind in kinds
     }
-    return tables | components | {"tasks": _tasks(), "optimizer_defaults": _adam(), "short_names": _short_names()}
+    layers = "\n".join(f"#### Layer `{name}`\n\n{_layer(layer)}" for name, layer in LAYERS.items())
+    return (
+        tables
+        | components
+        | {"layer_types": layers, "tasks": _tasks(), "optimizer_defaults": _adam(), "short_names": _short_names()}
+    )
 
 
 def refreshed(page: str) -> str:
@@ -88,6 +94,12 @@ def _keys(section_name: str, section: type[pydantic.BaseModel]) -> Iterator[tupl
         is_section = isinstance(value, pydantic.BaseModel)
         default = "required" if field.is_required() else "below" if is_section else _code(value)
         yield f"`{name}`", type_text, default, " ".join((field.description or "").split())
+
+
+def _layer(layer: type[pydantic.BaseModel]) -> str:
+    rows = list(_keys("layer", layer))
+    table = f"\n{_table('argument', iter(rows))}\n" if rows else ""
+    return f"{inspect.cleandoc(layer.__doc__ or '')}\n{table}"
 
 
 def _component(kind: str, name: str) -> str:
@@ -128,8 +140,8 @@ def _type_text(annotation: Any) -> str:
 
 
 def _schema_text(schema: dict[str, Any]) -> str:
-    if schema.get("title") == "component":
-        return "component"
+    if schema.get("title") in {"component", "layer"}:
+        return str(schema["title"])
     if "anyOf" in schema:
         return " or ".join(map(_schema_text, schema["anyOf"]))
     if "enum" in schema:

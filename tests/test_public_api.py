@@ -86,7 +86,8 @@ given = {
     for kind, names in BUILTIN.items()
     if kind not in {"model", "loss"}
 }
-models = ["linear", "mlp", "cnn", {"type": "sklearn", "estimator": "RandomForestClassifier"}]
+models = ["linear", "mlp", "cnn", "dogs_vs_cats_cnn", "resnet"]
+models += [{"type": "sklearn", "estimator": "RandomForestClassifier"}]
 assert len(models) == len(BUILTIN["model"])
 preprocessors = [
     {**each, "transformer": "PCA"} if each["type"] == "sklearn" else each for each in given["preprocessor"]

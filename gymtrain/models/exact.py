@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from gymtrain.data.padding import ROWS_ALIKE
-from gymtrain.models import networks
 from gymtrain.models.contract import Array
+from gymtrain.models.networks import is_ours
 
 # Of layers that multiply matrices and take the larger of two values alone, fewer rows are computed alike: nothing in
 # them depends on what fills the registers of the processor.
@@ -40,17 +40,15 @@ _ROWS_OF_A_PIECE = 256
 
 def has_ready_layers(module: nn.Module) -> bool:
     """Tell whether a module consists of layers of torch and of ours alone, which several threads may run at once."""
-    return all(_is_ours(layer) or type(layer).__module__.startswith("torch.nn.modules.") for layer in module.modules())
+    return all(
+        is_ours(type(layer)) or type(layer).__module__.startswith("torch.nn.modules.") for layer in module.modules()
+    )
 
 
 def rows_alike(module: nn.Module, dtype: torch.dtype) -> int:
     """Return of what the number of rows has to be a multiple for each to get the same bits."""
-    few = dtype == torch.float32 and all(_is_ours(layer) or type(layer) in _FOR_FEW for layer in module.modules())
+    few = dtype == torch.float32 and all(is_ours(type(layer)) or type(layer) in _FOR_FEW for layer in module.modules())
     return _FEW_ALIKE if few else ROWS_ALIKE
-
-
-def _is_ours(layer: nn.Module) -> bool:
-    return type(layer).__module__ == networks.__name__
 
 
 def in_pieces(scores_of: Callable[[Array], Array], X: Array) -> Array:

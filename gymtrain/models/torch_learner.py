@@ -17,10 +17,10 @@ from torch.nn.parameter import is_lazy
 from gymtrain.data.batch import Batch
 from gymtrain.data.padding import ROWS_ALIKE, padded
 from gymtrain.errors import BundleError, Fault, GymtrainError, SaveError, SpecError, TaskError, TrainingError, some
-from gymtrain.models import networks
 from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
 from gymtrain.models.exact import has_ready_layers, in_pieces, rows_alike, survive_forks
+from gymtrain.models.networks import is_ours
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
 from gymtrain.models.torch_model import Loss, Outcome, TorchModel, call_own, loss_of_batch
@@ -324,7 +324,7 @@ def restore_learner(
         TrainingError: The constructor fails.
     """
     # All tensors of our networks are in the state: nothing needs to be initialised that would be thrown away.
-    with torch.device("meta") if component.target.__module__ == networks.__name__ else seeded(seed, alone=False):
+    with torch.device("meta") if is_ours(component.target) else seeded(seed, alone=False):
         model = _build(component, task, input_shape)
     if isinstance(model, nn.Module):
         learner: Learner = TorchLearner(model.to(dtype), task, _place(device), dtype or torch.float32)

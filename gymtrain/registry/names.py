@@ -70,9 +70,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "zoom_random": "gymtrain.data.augmentors:ZoomRandom",
     },
     "model": {
-        "cnn": "gymtrain.models.networks:cnn",
-        "linear": "gymtrain.models.networks:linear",
-        "mlp": "gymtrain.models.networks:mlp",
+        "cnn": "gymtrain.models.networks.convolutional:cnn",
+        "dogs_vs_cats_cnn": "gymtrain.models.networks.convolutional:dogs_vs_cats_cnn",
+        "linear": "gymtrain.models.networks.dense:linear",
+        "mlp": "gymtrain.models.networks.dense:mlp",
+        "resnet": "gymtrain.models.networks.residual:resnet",
         "sklearn": "gymtrain.models.estimators:SklearnModel",
     },
     "tracker": {

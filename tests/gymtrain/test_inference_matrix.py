@@ -81,6 +81,7 @@ def transformer(name: str, **arguments: Any) -> dict[str, Any]:
         ("regression", mlp(256), [transformer("PCA", n_components=7)]),
         ("multiclass", {"type": "cnn", "channels": [5, 8]}, []),
         ("binary", {"type": "cnn", "channels": [8], "activation": "silu"}, ["standard_scaler"]),
+        ("multiclass", {"type": "resnet", "blocks": [1, 1], "width": 6}, []),
         ("binary", sklearn("LogisticRegression"), [transformer("Nystroem", n_components=20)]),
         ("multiclass", sklearn("MLPClassifier", max_iter=2), ["standard_scaler"]),
         ("regression", sklearn("Ridge"), []),
@@ -88,7 +89,7 @@ def transformer(name: str, **arguments: Any) -> dict[str, Any]:
     ids=str,
 )
 def test_no_row_depends_on_those_beside_it_nor_on_the_threads(tiny, threads, task, model, preprocessors):  # I26, I27
-    rows = IMAGES if isinstance(model, dict) and model["type"] == "cnn" else X
+    rows = IMAGES if isinstance(model, dict) and model["type"] in {"cnn", "resnet"} else X
     dataset = {"type": "arrays", "X": rows[:200], "y": Y[task][:200], "task": task}
     training = {} if "estimator" in model else {"epochs": 1}
     trainer = tiny(dataset, model, training, preprocessors=preprocessors, tracking={"log_figures": False})
