@@ -136,3 +136,27 @@ class TestTheTrackerOfTheExample(TrackerConformance):
         for key, step, value in points:
             metrics.setdefault(key, []).append((int(step), float(value)))
         return Stored(metrics=metrics, status=last[2])
+
+
+@pytest.mark.slow
+def test_the_example_of_dogs_and_cats_learns_from_a_mirror_and_names_photos(image_mirror, tmp_path):
+    server = WebServer()
+    for file in image_mirror.iterdir():
+        if file.is_file():
+            server.answers[f"/{file.name}"] = sends(file.read_bytes())
+    photos = {}
+    for rings in (True, False):
+        photos[rings] = tmp_path / f"photo {rings}.jpg"
+        photos[rings].write_bytes(jpeg(rings, np.random.default_rng(7)))
+    environment = {**os.environ, "GYMTRAIN_MIRROR": server.url, "GYMTRAIN_DATA": str(tmp_path / "data")}
+
+    with server.running():
+        command = [sys.executable, str(EXAMPLES / "dogs_vs_cats.py"), *map(str, photos.values())]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"not seen: (\d\.\d+)", done.stdout)[1]) >= 0.9
+    assert re.search(r"photo True.jpg: cat \(\d+%\)\n.*photo False.jpg: dog \(", done.stdout)
+    assert "2 of 302 files are empty or no JPEG" in done.stderr
+    kept = gymtrain.inspect(tmp_path / "saved_trainer.zip")
+    assert kept["results"]["data"]["train"]["rows"] == 240

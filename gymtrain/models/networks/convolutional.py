@@ -79,7 +79,9 @@ def dogs_vs_cats_cnn(*, input_shape: tuple[int, ...], output_size: int) -> nn.Se
     """The small network for `dogs_vs_cats` of gymnos (https://github.com/Telefonica/gymnos), whose layers it has.
 
     Two convolutions of 32 and 64 channels without padding, each halved and with dropout of 0.7, a linear layer of 256
-    with dropout of 0.5, and the output. Its parts are named as those of `cnn`.
+    with dropout of 0.5, and the output. Before them a batch norm brings each channel to a mean of 0 and a deviation of
+    1, so that pixels from 0 to 255 are learned from as well as those that were scaled. Its parts are named as those of
+    `cnn`.
 
     Args:
         input_shape: The shape of an image: (height, width) or (height, width, channels), at least 10 x 10 pixels.
@@ -91,23 +93,26 @@ def dogs_vs_cats_cnn(*, input_shape: tuple[int, ...], output_size: int) -> nn.Se
     Example:
         >>> network = dogs_vs_cats_cnn(input_shape=(100, 100, 3), output_size=1)
         >>> sum(parameter.numel() for parameter in network.parameters())
-        8687041
+        8687047
     """
     layers: list[Layer] = []
     for filters in (32, 64):
         layers += [Conv(filters=filters, padding="valid"), MaxPool(), Dropout(probability=0.7)]
     layers += [Dense(units=256), Dropout(probability=0.5)]
-    return _network("dogs_vs_cats_cnn", layers, input_shape, output_size)
+    return _network("dogs_vs_cats_cnn", layers, input_shape, output_size, normalise=True)
 
 
-def _network(name: str, layers: list[Layer], input_shape: tuple[int, ...], output_size: int) -> nn.Sequential:
+def _network(
+    name: str, layers: list[Layer], input_shape: tuple[int, ...], output_size: int, *, normalise: bool = False
+) -> nn.Sequential:
     from collections import OrderedDict
 
     from torch import nn
 
     from gymtrain.models.networks.layers import ChannelsFirst
 
-    stack = _Stack(*image_size(name, input_shape))
+    height, width, channels = image_size(name, input_shape)
+    stack = _Stack(height, width, channels)
     for position, layer in enumerate(layers):
         try:
             stack.add(layer)
@@ -117,6 +122,7 @@ def _network(name: str, layers: list[Layer], input_shape: tuple[int, ...], outpu
     stack.head["output"] = nn.Linear(stack.channels, output_size)
     parts = {
         "channels_first": ChannelsFirst(len(input_shape)),
+        **({"input_norm": nn.BatchNorm2d(channels)} if normalise else {}),
         "features": nn.Sequential(OrderedDict(stack.features)),
         "head": nn.Sequential(OrderedDict(stack.head)),
     }
