@@ -72,12 +72,14 @@ from gymtrain.specs import json_schema
 
 needed = {
     "arrays": {"X": [[0.0], [1.0]], "y": [0, 1]},
+    "center_crop": {"width": 8, "height": 8},
     "csv": {"path": "rows.csv", "target": "y"},
     "dataframe": {"data": {"x": [1], "y": [2]}, "target": "y"},
     "hdf5": {"path": "photos.h5"},
     "huggingface": {"name": "ylecun/mnist"},
     "image_csv": {"path": "labels.csv"},
     "image_folder": {"path": "photos"},
+    "image_resize": {"width": 8, "height": 8},
     "parquet": {"path": "rows.parquet", "target": "y"},
     "replace": {"from_val": None, "to_val": 0.0},
 }

@@ -12,8 +12,10 @@ import logging
 import os
 import re
 import shutil
+import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -474,7 +476,8 @@ def _opened(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
     """Open an address as a stream of bytes with `status` and `headers`; None where nothing is there."""
     request = urllib.request.Request(url, headers={"User-Agent": "gymtrain", **headers})
     try:
-        return urllib.request.urlopen(request, timeout=patience.silence)
+        opener = urllib.request.build_opener(_HttpHandler(patience.window), _HttpsHandler(patience.window))
+        return opener.open(request, timeout=patience.silence)
     except HTTPError as error:
         error.close()
         if error.code in _NOT_THERE:
@@ -494,6 +497,59 @@ def _opened(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise DownloadError(f"{url}: the certificate of the server is not trusted: {_why(reason)}") from None
         raise _BrokenError(f"the server cannot be reached: {_why(reason)}") from None
+
+
+class _Timed(http.client.HTTPConnection):
+    """A connection whose answer has to begin in time: a head that trickles would never be silent for long.
+
+    Args:
+        seconds: From the request to the end of the head.
+    """
+
+    def __init__(self, *arguments: Any, seconds: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._seconds = seconds
+        self._late = False
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Return the answer, once its head is there."""
+        timer = threading.Timer(self._seconds, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+            if self._late:  # what was cut off may look like a head
+                raise TimeoutError
+
+    def _give_up(self) -> None:
+        self._late = True
+        with contextlib.suppress(OSError):
+            if self.sock is not None:
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _TimedSecurely(_Timed, http.client.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_Timed, seconds=self._seconds), req)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_TimedSecurely, seconds=self._seconds), req)
 
 
 def _why(error: object) -> str:

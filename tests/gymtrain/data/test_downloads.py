@@ -17,7 +17,7 @@ import pytest
 from fault_injection import Interposer
 from image_archives import pets
 from servers import free_port
-from web_server import WebServer, content, endless, redirect, silent
+from web_server import WebServer, content, endless, make_certificate, redirect, silent
 
 from gymtrain.data.downloads import Download, Patience, fetch, fetch_archive
 from gymtrain.errors import DataError, DownloadError
@@ -236,6 +236,30 @@ def test_a_server_that_trickles_is_given_up(server: WebServer, tmp_path: Path) -
 
     with pytest.raises(DownloadError, match=r"the server sends less than 1024 bytes/s"):
         fetch(published(server), tmp_path, patience=Patience(retries=0, silence=5.0, window=0.2))
+
+
+def test_a_server_that_never_comes_to_the_file_is_given_up(server: WebServer, tmp_path: Path) -> None:
+    def ramble(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.flush_headers()
+        while not server.ending.wait(0.01):
+            request.wfile.write(b"X-Word: word\r\n")
+
+    server.answers["/data.bin"] = ramble
+
+    with pytest.raises(DownloadError, match=r"the server cannot be reached: it says nothing any more; given up"):
+        fetch(published(server), tmp_path, patience=Patience(retries=0, silence=5.0, window=0.2))
+
+
+def test_a_file_is_fetched_by_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = make_certificate(tmp_path / "certificate.pem")
+    with WebServer(certificate).running() as secure:
+        secure.answers["/data.bin"] = Served(FILE, 1_000_000)
+        with pytest.raises(DownloadError, match=r"the certificate of the server is not trusted: .*self.signed"):
+            fetch(published(secure), tmp_path / "data", patience=HASTY)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+        assert fetch(published(secure), tmp_path / "data", patience=HASTY).read_bytes() == FILE
 
 
 def test_a_server_without_an_end_fills_no_disk(server: WebServer, tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def test_every_default_is_written_out() -> None:
             "one_hot": False,
             "seed": 0,
             "chunk_size": None,
+            "on_bad_sample": "raise",
+            "max_image_pixels": 80_000_000,
+            "image_cache_gb": 20.0,
         },
         "model": {
             "model": {"type": "mlp", "hidden": [64, 64], "dropout": 0.0, "activation": "relu"},
