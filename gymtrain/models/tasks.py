@@ -55,6 +55,10 @@ class Task:
         """Turn targets into what models of other libraries and preprocessors take: for classes int64 codes (rows,)."""
         return targets
 
+    def shares(self, targets: Array) -> Array:
+        """Turn targets into numbers that can be mixed: for classes the share of each, or of the second of two."""
+        return targets
+
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
         """Turn outputs of shape (rows, output_size) into scores."""
         raise NotImplementedError
@@ -74,6 +78,7 @@ class Task:
         device: torch.device | str = "cpu",
         *,
         weighted: bool = False,
+        mixed: bool = False,
     ) -> Loss:
         """Return the loss: a function of outputs (rows, output_size) and targets whose value is a mean over the rows.
 
@@ -84,9 +89,10 @@ class Task:
             device: Where outputs and targets lie.
             weighted: Return a function of outputs, targets and weights, float32 (rows,) of at least 0, whose value is
                 the mean over the rows, each counted as its weight (times that of its class) says; 0 where none counts.
+            mixed: Targets are mixtures of what `shares` returns.
 
         Raises:
-            SpecError: The loss does not fit the task, or cannot be weighed.
+            SpecError: The loss does not fit the task, cannot be weighed, or cannot take mixtures.
         """
         if class_weight is not None:
             raise no_classes(self)
@@ -196,6 +202,7 @@ class Binary(_Classes):
         device: torch.device | str = "cpu",
         *,
         weighted: bool = False,
+        mixed: bool = False,
     ) -> Loss:
         """Return the loss on the logit; targets are codes (rows,) or one-hot rows (rows, 2)."""
         import torch
@@ -210,7 +217,19 @@ class Binary(_Classes):
         ) -> torch.Tensor:
             return weighted_mean(each(outputs, targets), by_class[targets.long()] * weights)
 
-        return self._on_logits(of_classes)
+        def of_shares(
+            outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | float = 1.0
+        ) -> torch.Tensor:
+            first, second = (1 - targets) * by_class[0], targets * by_class[1]
+            losses = first * each(outputs, torch.zeros_like(outputs)) + second * each(outputs, torch.ones_like(outputs))
+            weights = torch.ones_like(outputs) * weights
+            return weighted_mean(losses, weights, (first + second) * weights)
+
+        return self._on_logits(of_shares if mixed else of_classes)
+
+    def shares(self, targets: Array) -> Array:
+        """Return float32 of the shape of the targets."""
+        return targets.astype(np.float32)
 
     def _on_logits(self, loss: Loss) -> Loss:
         one_hot = self.one_hot
@@ -253,10 +272,13 @@ class Multiclass(_Classes):
         device: torch.device | str = "cpu",
         *,
         weighted: bool = False,
+        mixed: bool = False,
     ) -> Loss:
         """Return the loss on the logits; targets are codes (rows,) or one-hot rows (rows, classes)."""
         import torch
 
+        if mixed and not (is_own(component) and self.one_hot):
+            return self._loss_of_shares(component, class_weight, device)
         if weighted and not is_own(component):
             loss = self._weighted_loss(component, class_weight, device)
         elif class_weight is None:
@@ -285,6 +307,40 @@ class Multiclass(_Classes):
             counts[each.ignore_index] = 0.0
         counts = counts.to(device)
         return lambda outputs, codes, weights: weighted_mean(each(outputs, codes), weights, counts[codes] * weights)
+
+    def _loss_of_shares(
+        self, component: Component | str, class_weight: Array | None, device: torch.device | str
+    ) -> Loss:
+        """Return a loss of torch on rows of shares, (rows, classes), with weights of rows or without."""
+        import torch
+
+        if is_own(component):
+            raise misfit(
+                "loss",
+                f"the loss {component.type} is yours, and takes classes; data_augmentors that mix samples make rows of "
+                f"shares of them, (rows, {self.output_size}): set dataset.one_hot: true if it takes these",
+            )
+        by_class = {} if class_weight is None else {"weight": torch.from_numpy(class_weight)}
+        each = self._build_loss(component, device, **by_class, reduction="none")
+        if isinstance(each, torch.nn.NLLLoss) or each.ignore_index >= 0:
+            raise misfit(
+                "loss",
+                f"{'NLLLoss' if isinstance(each, torch.nn.NLLLoss) else 'ignore_index'} needs one class for each row; "
+                "data_augmentors that mix samples make shares of classes: leave them out, or use CrossEntropyLoss "
+                "without ignore_index",
+            )
+        counts = torch.ones(self.output_size) if class_weight is None else torch.tensor(class_weight)
+        counts = counts.to(device)
+
+        def of_shares(outputs: torch.Tensor, shares: torch.Tensor, weights: torch.Tensor | float = 1.0) -> torch.Tensor:
+            weights = torch.ones_like(shares[:, 0]) * weights
+            return weighted_mean(each(outputs, shares), weights, (shares * counts).sum(dim=1) * weights)
+
+        return of_shares
+
+    def shares(self, targets: Array) -> Array:
+        """Return float32 of shape (rows, classes)."""
+        return targets if self.one_hot else np.eye(self.output_size, dtype=np.float32)[targets]
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return probabilities (rows, classes)."""

@@ -109,9 +109,10 @@ class TorchFitting(Fitting):
         """Make everything that takes part, and try it on two rows."""
         training, data, learner = self.training, self._data, self.learner
         weights = data.weights.get("train") if training.sampling != "weighted" else None
+        mixes = self._augmentation is not None and self._augmentation.mixes
         self._batches = Batches(
             _inputs(data, learner),
-            torch.from_numpy(data.targets["train"]),
+            torch.from_numpy(data.task.shares(data.targets["train"]) if mixes else data.targets["train"]),
             order_of(data, self._experiment.dataset, training),
             batch_size=training.batch_size,
             device=learner.device,
@@ -122,9 +123,8 @@ class TorchFitting(Fitting):
             worker_timeout=training.worker_timeout,
         )
         self._plan = _plan(training)
-        loss_of = data.task.loss(
-            training.loss, class_weight_of(training, data), learner.device, weighted=weights is not None
-        )
+        class_weight = class_weight_of(training, data)
+        loss_of = data.task.loss(training.loss, class_weight, learner.device, weighted=weights is not None, mixed=mixes)
         loss_of = in_float32(loss_of, training.precision)
         optimizers = build_optimizers(training.optimizer, learner.module, learner.device)
         average = None if training.ema is None else Average(learner.module, training.ema.decay, training.ema.warmup)

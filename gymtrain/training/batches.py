@@ -149,12 +149,13 @@ class Batches:
         self.seconds += perf_counter() - began
         return zip(*parts, strict=True)
 
-    def _batch(self, number: int, rows: torch.Tensor, inputs: torch.Tensor, *others: torch.Tensor) -> Batch:
+    def _batch(self, number: int, rows: torch.Tensor, *parts: torch.Tensor) -> Batch:
+        inputs, *others = parts
         if self.augmentation is None and self._finish is None:
             return Batch(inputs, *others)
         began = perf_counter()
         if self.augmentation is not None:
-            inputs = _changed(self.augmentation, inputs, number, rows)
+            inputs, *others = _augmented(self.augmentation, number, rows, inputs, *others)
         batch = self._finished(inputs, *others)
         self.seconds += perf_counter() - began
         return batch
@@ -184,8 +185,30 @@ class _Rows(NamedTuple):
 def _made(everything: _Rows, augmentation: Augmentation | None, number: int, rows: npt.NDArray[np.int64]) -> Batch:
     """Make a batch, in a worker."""
     chosen = torch.from_numpy(rows)
-    inputs, *others = everything.take(chosen)
-    return Batch(inputs if augmentation is None else _changed(augmentation, inputs, number, chosen), *others)
+    parts = everything.take(chosen)
+    return Batch(*(parts if augmentation is None else _augmented(augmentation, number, chosen, *parts)))
+
+
+def _augmented(
+    augmentation: Augmentation,
+    number: int,
+    rows: torch.Tensor,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    *weights: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Change the inputs of a batch; where samples are mixed, their targets too.
+
+    Raises:
+        DataError: An augmentor fails.
+    """
+    inputs = _changed(augmentation, inputs, number, rows)
+    if augmentation.mixes:
+        try:
+            inputs, targets = augmentation.mix(inputs, targets, number, rows)
+        except Exception as error:
+            raise _failure(number, f"{len(rows)} rows together", error) from error
+    return [inputs, targets, *weights]
 
 
 def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows: torch.Tensor) -> torch.Tensor:
@@ -205,8 +228,11 @@ def _changed(augmentation: Augmentation, inputs: torch.Tensor, number: int, rows
             except Exception:
                 place = f"row {row} of the train part"
                 break
-        kind = type(error).__name__
-        raise DataError(f"dataset.data_augmentors, epoch {number}, {place}: {kind}: {error}") from error
+        raise _failure(number, place, error) from error
+
+
+def _failure(number: int, place: str, error: Exception) -> DataError:
+    return DataError(f"dataset.data_augmentors, epoch {number}, {place}: {type(error).__name__}: {error}")
 
 
 def _fits(inputs: torch.Tensor | ImageArray, device: torch.device) -> bool:

@@ -16,11 +16,13 @@ from gymtrain.data.augmentors.colour import (
 from gymtrain.data.augmentors.distortion import Distort, GaussianDistortion
 from gymtrain.data.augmentors.erasing import RandomErasing
 from gymtrain.data.augmentors.geometry import Flip, RandomCrop, Rotate, RotateRange, Shear, Skew, Zoom, ZoomRandom
+from gymtrain.data.augmentors.mixing import CutMix, Mixing, MixUp
 from gymtrain.data.augmentors.trivial import TrivialAugment
 
 __all__ = [
     "Augmentation",
     "Augmentor",
+    "CutMix",
     "Distort",
     "Factor",
     "Flip",
@@ -28,6 +30,8 @@ __all__ = [
     "Grayscale",
     "HistogramEqualisation",
     "Invert",
+    "MixUp",
+    "Mixing",
     "Probability",
     "RandomBrightness",
     "RandomColor",

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from gymtrain.errors import DataError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class RandomChange:
-    """What augmentors and mixings have in common.
-
-    Attributes:
-        probability: The share of the samples that are changed, in `[0, 1]`; all of them unless a constructor sets it.
-        num_draws: How many random numbers, uniform in `[0, 1)`, it needs for each sample.
-        pixel_range: The least and the greatest value of a pixel, `(black, white)`; set by the `Augmentation`.
-    """
-
-    probability: float = 1.0
-    num_draws: int = 0
-    pixel_range: tuple[float, float] = (0.0, 255.0)
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Refuse samples that this augmentor cannot work on, before training.
-
-        Args:
-            shape: The shape of one sample, without the batch.
-
-        Raises:
-            DataError: A sample is not an image, `(height, width)` or `(height, width, channels)`.
-        """
-        if len(shape) not in (2, 3):
-            raise DataError(
-                f"{type(self).__name__} works on images, (height, width) or (height, width, channels); "
-                f"got samples of shape {shape}; leave it out of data_augmentors, or reshape the samples"
-            )
-
-
-class Augmentor(RandomChange, ABC):
+class Augmentor(ABC):
     """Base of all augmentors: subclass it to write your own.
 
     A subclass has a constructor whose arguments are annotated keywords with JSON-able values (the spec is checked
@@ -77,6 +50,10 @@ class Augmentor(RandomChange, ABC):
         torch.Size([2, 8, 8])
     """
 
+    probability: float = 1.0
+    num_draws: int = 0
+    pixel_range: tuple[float, float] = (0.0, 255.0)
+
     @abstractmethod
     def augment(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change every image that is given.
@@ -89,6 +66,21 @@ class Augmentor(RandomChange, ABC):
         Returns:
             A tensor of the shape and dtype of `images`.
         """
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that this augmentor cannot work on, before training.
+
+        Args:
+            shape: The shape of one sample, without the batch.
+
+        Raises:
+            DataError: A sample is not an image, `(height, width)` or `(height, width, channels)`.
+        """
+        if len(shape) not in (2, 3):
+            raise DataError(
+                f"{type(self).__name__} works on images, (height, width) or (height, width, channels); "
+                f"got samples of shape {shape}; leave it out of data_augmentors, or reshape the samples"
+            )
 
     @property
     def family(self) -> type[Augmentor]:
@@ -174,6 +166,14 @@ def change_chosen(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tens
 def per_sample(values: Tensor, images: Tensor) -> Tensor:
     """Shape `(B,)` values so that they broadcast over the images of a batch."""
     return values.view(-1, *[1] * (images.ndim - 1))
+
+
+@cache
+def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """Return numbers as a float32 tensor; they are copied to a device once, because a GPU would be waited for."""
+    import torch
+
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def any_of(members: Sequence[Drawn]) -> Tensor:

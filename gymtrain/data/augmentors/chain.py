@@ -7,7 +7,8 @@ from copy import copy
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from gymtrain.data.augmentors.base import Augmentor, Drawn
+from gymtrain.data.augmentors.base import Augmentor, Drawn, per_sample
+from gymtrain.data.augmentors.mixing import Mixing
 from gymtrain.data.randomness import mix, uniform
 from gymtrain.errors import DataError
 
@@ -52,16 +53,22 @@ class Augmentation:
             shape: The shape of one sample, without the batch.
 
         Raises:
-            DataError: An augmentor cannot work on such samples; the message says which one and why.
+            DataError: An augmentor cannot work on such samples, or stands behind one that mixes them; the message says
+                which one and why.
         """
         for index, augmentor in enumerate(self.augmentors):
+            if index and isinstance(self.augmentors[index - 1], Mixing) and not isinstance(augmentor, Mixing):
+                raise DataError(
+                    f"dataset.data_augmentors[{index}]: {type(augmentor).__name__} stands behind "
+                    f"{type(self.augmentors[index - 1]).__name__}, which mixes finished images; list that last"
+                )
             try:
                 augmentor.check(shape)
             except DataError as error:
                 raise DataError(f"dataset.data_augmentors[{index}]: {error}") from error
 
     def __call__(self, batch: Tensor, epoch: int, ids: Tensor) -> Tensor:
-        """Augment a batch; what becomes of a sample does not depend on the batch that it is in.
+        """Augment a batch, but for mixing; what becomes of a sample does not depend on the batch that it is in.
 
         Args:
             batch: float32 tensor of shape `(B, H, W)` or `(B, H, W, C)`; it is not changed.
@@ -74,12 +81,57 @@ class Augmentation:
         import torch
 
         ids = ids.to(batch.device, non_blocking=True)
-        members = [self._drawn(index, epoch, ids) for index in range(len(self.augmentors))]
+        members = [
+            self._drawn(index, epoch, ids)
+            for index, augmentor in enumerate(self.augmentors)
+            if not isinstance(augmentor, Mixing)
+        ]
         size = max(PORTION_BYTES // max(batch[:1].nbytes, 1), 1)
         if batch.device.type != "cpu" or len(batch) <= size:
             return _changed(batch, members)
         portions = [slice(start, start + size) for start in range(0, len(batch), size)]
         return torch.cat([_changed(batch[rows], [member.of(rows) for member in members]) for rows in portions])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed, so that `mix` has to follow, and targets are shares."""
+        return any(isinstance(augmentor, Mixing) for augmentor in self.augmentors)
+
+    def mix(self, batch: Tensor, targets: Tensor, epoch: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix samples of a batch with each other; what becomes of it depends on its samples and their order alone.
+
+        Args:
+            batch: What calling the chain returned.
+            targets: What can be mixed, float of shape `(B,)` or `(B, outputs)`: numbers, or the share of each class.
+            epoch: The epoch, counted from 1.
+            ids: int64 tensor of shape `(B,)`: the positions of the samples in their dataset.
+
+        Returns:
+            Images and targets of the same shapes; what was given where nothing is mixed.
+
+        Example:
+            >>> import torch
+            >>> from gymtrain.data.augmentors import MixUp
+            >>> batch, targets = torch.eye(2)[:, None], torch.eye(2)
+            >>> mixed, shares = Augmentation([MixUp()], seed=0).mix(batch, targets, epoch=1, ids=torch.tensor([0, 1]))
+            >>> torch.allclose(mixed[:, 0], shares), shares.sum(dim=1)
+            (True, tensor([1., 1.]))
+        """
+        import torch
+
+        ids = ids.to(batch.device, non_blocking=True)
+        for index, augmentor in enumerate(self.augmentors):
+            if isinstance(augmentor, Mixing):
+                draws = uniform(mix(self.seed, epoch, index), ids, 2 + augmentor.num_draws)
+                # In the order of a draw, each is mixed with the next one: everyone is asked for once.
+                order = draws[:, 1].argsort(stable=True)
+                others = torch.empty_like(order).scatter_(0, order, order.roll(1))
+                chosen = draws[:, 0] < augmentor.probability
+                mixed, kept = augmentor.mix(batch, batch.index_select(0, others), draws[:, 2:])
+                batch = torch.where(per_sample(chosen, batch), mixed, batch)
+                kept = per_sample(torch.where(chosen, kept, 1.0), targets).to(targets.dtype)
+                targets = targets * kept + targets.index_select(0, others) * (1 - kept)
+        return batch, targets
 
     def _drawn(self, index: int, epoch: int, ids: Tensor) -> Drawn:
         augmentor = self.augmentors[index]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from gymtrain.data.augmentors.base import Probability
+from gymtrain.data.augmentors.base import Probability, constant
 from gymtrain.data.augmentors.geometry import Displacement
 
 if TYPE_CHECKING:
@@ -112,20 +112,20 @@ class GaussianDistortion(Displacement):
         import torch
 
         radii, angles = draws.view(-1, 2, self.grid_height - 1, self.grid_width - 1).unbind(dim=1)
-        radii = torch.sqrt(-2 * torch.log1p(-radii)) * torch.tensor(self._deviations(), device=draws.device)
+        radii = torch.sqrt(-2 * torch.log1p(-radii)) * constant(self._deviations(), draws.device)
         angles = angles * (2 * math.pi)
         return torch.stack([radii * torch.cos(angles), radii * torch.sin(angles)], dim=1)
 
-    def _deviations(self) -> list[list[float]]:
+    def _deviations(self) -> tuple[tuple[float, ...], ...]:
         """Return the standard deviation of the moves of each inner knot, in pixels."""
         left, top, size = _PARTS[self.corner]
-        return [
-            [
+        return tuple(
+            tuple(
                 self.magnitude * self._height(left + size * x / self.grid_width, top + size * y / self.grid_height)
                 for x in range(1, self.grid_width)
-            ]
+            )
             for y in range(1, self.grid_height)
-        ]
+        )
 
     def _height(self, x: float, y: float) -> float:
         """Return how high the surface is above a point of the unit square, at least 0.01."""

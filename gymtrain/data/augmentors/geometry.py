@@ -17,6 +17,7 @@ from gymtrain.data.augmentors.base import (
     any_of,
     change_chosen,
     check_factors,
+    constant,
     per_sample,
 )
 from gymtrain.errors import DataError
@@ -403,9 +404,9 @@ class Skew(Projection):
         for first, end, share in _SKEW_TYPES[self.skew_type]:
             among = first + ((draws[:, 1] - begin) * ((end - first) / share)).floor()
             which, begin = torch.where(draws[:, 1] >= begin, among.clamp(max=end - 1), which), begin + share
-        moves = torch.tensor(_SKEWS, dtype=amount.dtype, device=amount.device)[which.long()]
-        corners = torch.tensor(((-1, -1), (1, -1), (1, 1), (-1, 1)), dtype=amount.dtype, device=amount.device)
-        corners = corners * torch.tensor((width / 2, height / 2), dtype=amount.dtype, device=amount.device)
+        moves = constant(_SKEWS, amount.device)[which.long()]
+        x, y = width / 2, height / 2
+        corners = constant(((-x, -y), (x, -y), (x, y), (-x, y)), amount.device)
         to_unit_square = _adjugate(_from_unit_square(corners + moves * amount[:, None, None]))
         from_unit_square = affine(torch.full_like(amount, width), 0.0, -width / 2, 0.0, height, -height / 2)
         return _product(from_unit_square, to_unit_square)

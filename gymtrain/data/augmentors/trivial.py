@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gymtrain.data.augmentors.base import Augmentor, Drawn, Probability, change_chosen, per_sample
+from gymtrain.data.augmentors.base import Augmentor, Drawn, Probability, change_chosen, constant, per_sample
 from gymtrain.data.augmentors.colour import Blend, HistogramEqualisation, Recolour
 from gymtrain.data.augmentors.geometry import Projection, affine
 
@@ -115,7 +115,7 @@ class _Move(Projection):
         import torch
 
         most = (0.99, 0.99, min(32, width / 2), min(32, height / 2), math.radians(135))
-        shear_x, shear_y, x, y, turn = (draws * torch.tensor(most, device=draws.device)).unbind(dim=1)
+        shear_x, shear_y, x, y, turn = (draws * constant(most, draws.device)).unbind(dim=1)
         cosine, sine = torch.cos(turn), torch.sin(turn)
         return affine(cosine, shear_x - sine, x, shear_y + sine, cosine, y)
 

@@ -206,3 +206,63 @@ def test_class_weights_are_refused_where_a_loss_cannot_weigh_classes(weighted: b
 def test_a_loss_that_does_not_fit_the_task_is_refused_where_rows_are_weighed() -> None:
     with pytest.raises(SpecError, match=r"training\.loss: MSELoss does not fit a binary task; use BCEWithLogitsLoss"):
         BINARY.loss(loss_named("MSELoss"), weighted=True)
+
+
+SHARED_LOSSES = [
+    each for each in LOSSES if each[1] != "NLLLoss" and "ignore_index" not in each[2] and each[1] != "PoissonNLLLoss"
+]
+
+
+@pytest.mark.parametrize(("task", "name", "arguments"), SHARED_LOSSES)
+@pytest.mark.parametrize("weighs_classes", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_shares_is_the_one_of_the_classes_where_nothing_is_mixed(
+    task: Task, name: str, arguments: dict[str, Any], weighs_classes: bool, weighted: bool
+) -> None:
+    classes = None
+    if weighs_classes:
+        if not isinstance(task, Binary | Multiclass) or task.one_hot:
+            return
+        classes = task.weights(dict(zip(task.classes, (0.5, 3.0, 2.0), strict=False)))
+    outputs, targets = rows_of(task, 9, seed=0)
+    shares = torch.from_numpy(task.shares(targets.numpy()))
+    weights = [torch.arange(9.0)] if weighted else []
+
+    expected = task.loss(loss_named(name, **arguments), classes, weighted=weighted)(outputs, targets, *weights)
+    found = task.loss(loss_named(name, **arguments), classes, weighted=weighted, mixed=True)(outputs, shares, *weights)
+
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS])
+@pytest.mark.parametrize("label_smoothing", [None, 0.1])
+def test_a_mixture_costs_what_its_parts_cost(task: Binary | Multiclass, label_smoothing: float | None) -> None:
+    name, arguments = "BCEWithLogitsLoss", {}
+    if isinstance(task, Multiclass):
+        name, arguments = "CrossEntropyLoss", {} if label_smoothing is None else {"label_smoothing": label_smoothing}
+    classes = task.weights(dict(zip(task.classes, (0.5, 3.0, 2.0), strict=False)))
+    outputs, targets = rows_of(task, 9, seed=0)
+    other = targets.roll(1)
+    kept = torch.linspace(0, 1, 9)
+    one, two = (torch.from_numpy(task.shares(each.numpy())) for each in (targets, other))
+    share = kept.view(-1, *[1] * (one.ndim - 1))
+
+    mixed = task.loss(loss_named(name, **arguments), classes, mixed=True)(outputs, one * share + two * (1 - share))
+    both = task.loss(loss_named(name, **arguments), classes, weighted=True)(
+        torch.cat([outputs, outputs]), torch.cat([targets, other]), torch.cat([kept, 1 - kept])
+    )
+
+    torch.testing.assert_close(mixed, both)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (loss_named("NLLLoss"), "NLLLoss needs one class for each row; data_augmentors that mix samples make shares"),
+        (loss_named("CrossEntropyLoss", ignore_index=1), "ignore_index needs one class for each row"),
+        (loss_named(user_code.user_loss), r"is yours, and takes classes; .*, \(rows, 3\): set dataset.one_hot: true"),
+    ],
+)
+def test_a_loss_that_needs_classes_takes_no_mixtures(loss: Component, message: str) -> None:
+    with pytest.raises(SpecError, match=rf"model\.training\.loss: .*{message}"):
+        MULTICLASS.loss(loss, mixed=True)
