@@ -53,14 +53,26 @@ class SpecError(GymtrainError, ValueError):
           model.training.epochs: got 0; expected an integer of at least 1
     """
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
+    def __init__(self, faults: Sequence[Fault], place: str = "the spec") -> None:
+        self.faults, self._place = tuple(faults), place
         count = "1 problem" if len(self.faults) == 1 else f"{len(self.faults)} problems"
-        super().__init__("\n  ".join([f"{count} in the spec:", *map(str, self.faults)]))
+        super().__init__("\n  ".join([f"{count} in {place}:", *map(str, self.faults)]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross processes pickled, and are made anew from their arguments.
-        return type(self), (self.faults,)
+        return type(self), (self.faults, self._place)
+
+    @classmethod
+    def of_argument(cls, name: str, message: str) -> SpecError:
+        """Return the error of an argument of a method, which stands in no spec.
+
+        Example:
+            >>> raise SpecError.of_argument("verify", "got 'later'; expected 'eager', 'lazy' or False")
+            Traceback (most recent call last):
+            gymtrain.errors.SpecError: 1 problem in the arguments:
+              verify: got 'later'; expected 'eager', 'lazy' or False
+        """
+        return cls([Fault(name, message)], "the arguments")
 
 
 class RegistrationError(GymtrainError, ValueError):

@@ -7,7 +7,7 @@ come and go as `Tensor`, what skops made as bytes.
 
 from __future__ import annotations
 
-from gymtrain.bundle.addresses import is_url
+from gymtrain.bundle.addresses import is_of_mlflow, is_url
 from gymtrain.bundle.atomic import atomic_write, remove_leftovers
 from gymtrain.bundle.contents import Contents, State
 from gymtrain.bundle.differences import Difference, differences
@@ -42,6 +42,7 @@ __all__ = [
     "from_numpy",
     "generate_key",
     "inspect",
+    "is_of_mlflow",
     "is_url",
     "local_path",
     "name_of",

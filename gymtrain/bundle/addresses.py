@@ -21,6 +21,7 @@ WEB = ("https", "http")
 SCHEMES = ("file", *WEB, *PACKAGES, "memory")
 
 _ADDRESS = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+_OF_MLFLOW = re.compile("(runs|models):/")
 _USER = re.compile(r"(?<=://)[^/]*@")  # a token alone is as good as a password
 _PASSWORD = re.compile(r"(?<=://)[^/]*:[^/]*@")
 _BEFORE_AT = ("az", "abfs", "abfss")  # have the name of a container there
@@ -34,6 +35,16 @@ def is_url(place: object) -> TypeGuard[str]:
         (True, False, False)
     """
     return isinstance(place, str) and _ADDRESS.match(place) is not None
+
+
+def is_of_mlflow(place: object) -> TypeGuard[str]:
+    """Whether a bundle is named by its place in MLflow, and not by the path of a file.
+
+    Example:
+        >>> is_of_mlflow("runs:/8f3c"), is_of_mlflow("runs/model.zip")
+        (True, False)
+    """
+    return isinstance(place, str) and _OF_MLFLOW.match(place) is not None
 
 
 def scheme_of(url: str) -> str:
@@ -99,8 +110,9 @@ def fault_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         port = parts.port if scheme in WEB else None
-    except ValueError as error:
-        return f"{shown(url)!r} is no address: {error}"
+    except ValueError:  # whose text may repeat what is not to be shown
+        expected = f"{scheme}://HOST/PATH" if scheme not in WEB else f"{scheme}://HOST:PORT/PATH"
+        return f"{shown(url)!r} is no address; expected one like {expected}"
     if scheme == "file" and parts.netloc not in ("", "localhost"):
         return f"{shown(url)!r} names another machine; {expected}"
     if parts.password is not None or ("@" in parts.netloc and scheme in WEB):
@@ -109,6 +121,9 @@ def fault_of(url: str) -> str | None:
         return f"{shown(url)!r} names no machine; expected {scheme}://HOST/PATH"
     if scheme in WEB and re.search(r"[\x00-\x20\x7f]", url):
         return f"{shown(url)!r} has a space or a control character in it; write it in its percent form, as %20"
+    if scheme not in WEB and not url.partition("://")[2].strip("/"):
+        bucket = "" if scheme in ("file", "memory") else "BUCKET/"
+        return f"{shown(url)!r} names no file; expected {scheme}://{bucket}PATH"
     if scheme == "http" and not _is_this_machine(parts):
         return (
             f"{shown(url)!r}: anybody on the way could change what http brings; use https, or download the file, check "

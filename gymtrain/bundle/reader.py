@@ -24,7 +24,7 @@ from gymtrain.bundle.signing import Signature, SignedBy
 from gymtrain.bundle.source import Readable, Source
 from gymtrain.bundle.tensors import Tensor
 from gymtrain.bundle.verification import Verification
-from gymtrain.errors import BundleError, Fault, SpecError, some
+from gymtrain.errors import BundleError, SpecError, some
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -213,9 +213,10 @@ def open_bundle(
         gymtrain.errors.BundleError: /dev/null is a pipe or a device, expected a file
     """
     if verify not in get_args(Verify):
-        raise SpecError([Fault("verify", f"got {verify!r}; expected 'eager', 'lazy' or False")])
+        raise SpecError.of_argument("verify", f"got {verify!r}; expected 'eager', 'lazy' or False")
     if signed_by is not None and verify is False:
-        raise SpecError([Fault("verify", "got False, but a signature is about the weights too; use 'eager' or 'lazy'")])
+        message = "got False, but a signature is about the weights too; use 'eager' or 'lazy'"
+        raise SpecError.of_argument("verify", message)
     keys = None if signed_by is None else signing.public_keys(signed_by)
     source = Source(path) if keys is None else _copied(path, keys)
     later: list[Entry] = []

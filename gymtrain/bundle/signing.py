@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 from gymtrain.bundle import strict_json
 from gymtrain.bundle.directory import ATTRIBUTES, DATE_TIME
 from gymtrain.bundle.format import SIGNATURE
-from gymtrain.errors import BundleError, Fault, MissingDependencyError, SpecError
+from gymtrain.errors import BundleError, MissingDependencyError, SpecError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -96,7 +96,7 @@ def public_keys(signed_by: SignedBy) -> list[Ed25519PublicKey]:
     is_one = isinstance(signed_by, str | bytes) or not isinstance(signed_by, Sequence)
     keys = cast("Sequence[PublicKey]", [signed_by] if is_one else signed_by)
     if not keys:
-        raise SpecError([Fault("signed_by", "got no key; expected at least one, or None to take any bundle")])
+        raise _misfit("signed_by", "got no key; expected at least one, or None to take any bundle")
     return [_public_key(key) for key in keys]
 
 
@@ -239,8 +239,9 @@ def _read_key(argument: str, given: object) -> tuple[bytes, str]:
     """Return the content of a file with a key, and what to call it."""
     if isinstance(given, bytes | bytearray):
         return bytes(given), "what was given"
-    if not isinstance(given, str | os.PathLike):
-        raise _misfit(argument, f"got a {type(given).__name__}; expected the path of a key, or its content as bytes")
+    if not isinstance(given, str | os.PathLike) or "\0" in os.fsdecode(given):
+        given = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+        raise _misfit(argument, f"got {given}; expected the path of a key, or its content as bytes")
     with open(given, "rb") as file:
         return file.read(_MAX_KEY_BYTES), os.fspath(given)
 
@@ -249,7 +250,7 @@ _MAX_KEY_BYTES = 64 << 10
 
 
 def _misfit(argument: str, message: str) -> SpecError:
-    return SpecError([Fault(argument, message)])
+    return SpecError.of_argument(argument, message)
 
 
 def _require_cryptography() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, TypeAlias
 
 from gymtrain.bundle import remote
-from gymtrain.bundle.addresses import is_url, path_of
+from gymtrain.bundle.addresses import is_of_mlflow, is_url, path_of
 from gymtrain.bundle.atomic import atomic_write, check_place
 from gymtrain.bundle.source import name_of
 from gymtrain.errors import SaveError, naming
@@ -44,6 +44,7 @@ def whole_write(target: Writable) -> Iterator[BinaryIO]:
         >>> buffer.getvalue()
         b'PK'
     """
+    _check_not_mlflow(target)
     if is_url(target):
         remote.check_target(target)
         path = path_of(target)
@@ -72,8 +73,9 @@ def _write_all(target: BinaryIO, data: memoryview) -> None:
 
 
 def _check_takes_bytes(target: object) -> None:
-    if isinstance(target, io.TextIOBase) or not callable(getattr(target, "write", None)):
-        got = f"<{type(target).__name__}>"
+    is_closed = getattr(target, "closed", False) is True
+    if is_closed or isinstance(target, io.TextIOBase) or not callable(getattr(target, "write", None)):
+        got = f"<{type(target).__name__}>{', which is closed' if is_closed else ''}"
         raise SaveError(f"got {got}; expected a path, an address, or a file that is open for writing bytes")
 
 
@@ -85,7 +87,15 @@ def check_target(target: str | os.PathLike[str]) -> None:
         MissingDependencyError: The package for such addresses is not installed.
         OSError: It is a directory, or in none.
     """
+    _check_not_mlflow(target)
     if is_url(target):
         remote.check_target(target)
     else:
         check_place(target)
+
+
+def _check_not_mlflow(target: object) -> None:
+    if is_of_mlflow(target):
+        trackers = 'tracking={"trackers": [{"type": "mlflow"}]}'
+        what = "a place in MLflow, where the tracker of a training puts its bundle"
+        raise SaveError(f"{target!r} is {what}; train with {trackers}, or name a file")

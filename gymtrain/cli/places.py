@@ -20,10 +20,10 @@ _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 def _file_of(context: typer.Context, place: str) -> Path:
     """Return the file of a bundle; what is fetched is gone when the command ends."""
-    from gymtrain.bundle import is_url, local_path
-    from gymtrain.tracking import fetched, is_address
+    from gymtrain.bundle import is_of_mlflow, is_url, local_path
+    from gymtrain.tracking import fetched
 
-    if is_address(place):
+    if is_of_mlflow(place):
         return context.with_resource(fetched(place, None))
     path = local_path(place) if is_url(place) else place
     if path is None:

@@ -137,7 +137,10 @@ def column_of(name: str, values: Any) -> Column:
     items = array.tolist()
     present = [item for item in items if not _is_missing(item)]
     if all(isinstance(item, _NUMBERS) for item in present):
-        return np.array([np.nan if _is_missing(item) else float(item) for item in items], dtype=np.float64)
+        try:
+            return np.array([np.nan if _is_missing(item) else float(item) for item in items], dtype=np.float64)
+        except OverflowError:
+            raise DataError(f"column {name!r} holds a whole number that is too large for a float64") from None
     odd = next((item for item in present if not isinstance(item, (str, *_NUMBERS))), None)
     if odd is not None:
         raise _neither(name, odd)

@@ -301,6 +301,8 @@ def as_array(X: Any, error: type[GymtrainError] = InputError) -> Matrix:
     Raises:
         GymtrainError: Of the class given, when the rows differ in length.
     """
+    if getattr(X, "is_meta", False):
+        raise error("got a tensor of the device 'meta', which has no values; give one of another device")
     if hasattr(X, "detach"):  # torch.Tensor
         X = as_numpy(X)
     elif isinstance(X, np.ma.MaskedArray):
@@ -333,6 +335,8 @@ def _as_numbers(array: Matrix, dtype: np.dtype[Any], error: type[GymtrainError])
             return np.ascontiguousarray(array, dtype=dtype)
     except (TypeError, ValueError) as cause:
         raise error(f"got values that are no numbers: {cause}") from cause
+    except OverflowError as cause:
+        raise error(f"got a whole number that is too large for a {dtype}; leave it out, or scale it") from cause
 
 
 def _as_objects(X: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from gymtrain.tracking.autologging import no_autologging
 from gymtrain.tracking.better import better, metric_name
-from gymtrain.tracking.fetching import fetched, is_address
+from gymtrain.tracking.fetching import fetched
 from gymtrain.tracking.recovery import Delivered, deliver, deliver_all
 from gymtrain.tracking.report import Report
 from gymtrain.tracking.runs import (
@@ -31,7 +31,6 @@ __all__ = [
     "deliver_all",
     "fetched",
     "find_run",
-    "is_address",
     "is_uri",
     "metric_name",
     "no_autologging",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +9,6 @@ from pathlib import Path
 
 from gymtrain.errors import BundleError, MissingDependencyError
 from gymtrain_trackers import MissingPackageError, TrackerError
-
-_ADDRESS = re.compile("(runs|models):/")
-
-
-def is_address(path: str) -> bool:
-    """Tell whether a bundle is named by its place in MLflow, and not by the path of a file.
-
-    Example:
-        >>> is_address("runs:/8f3c"), is_address("runs/model.zip")
-        (True, False)
-    """
-    return _ADDRESS.match(path) is not None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -20,7 +21,25 @@ from gymtrain.specs.components import Absent
 
 Types = Mapping[str, Callable[..., Any]]
 
+# With a dot, what skops calls a class that a fitted object holds.
+_TRUSTED = re.compile(r"\w+(\.\w+)*[.:]\w+(\.\w+)*")
 _OURS = ("gymtrain", "gymtrain_trackers")
+
+
+def check_names(trust: object, types: object) -> None:
+    """Look whether names that the caller gives for those of a file can be such names.
+
+    Raises:
+        SpecError: They cannot: nothing would ever be found under one of them.
+    """
+    names = trust if isinstance(trust, list | tuple | set | frozenset) else [trust]
+    unfit = [name for name in names if not (isinstance(name, str) and _TRUSTED.fullmatch(name))]
+    if unfit:
+        raise SpecError.of_argument("trust", f"got {unfit[0]!r}; expected a list such as ['package.module:Class']")
+    if not isinstance(types, Mapping) or not all(
+        isinstance(name, str) and name and callable(target) for name, target in types.items()
+    ):
+        raise SpecError.of_argument("types", f"got {types!r}; expected classes by name, such as {{'my_net': MyNet}}")
 
 
 def check_findable(experiment: Experiment) -> None:

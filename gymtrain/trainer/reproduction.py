@@ -9,7 +9,7 @@ from typing import Any
 
 from gymtrain.bundle import check_target, differences, open_bundle
 from gymtrain.data.splits import PARTS
-from gymtrain.errors import DataError, Fault, SpecError, TrainingError, did_you_mean, some
+from gymtrain.errors import DataError, SpecError, TrainingError, did_you_mean, some
 from gymtrain.models.contract import Learner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.specs import Component, Experiment
@@ -107,12 +107,12 @@ def _check_end(result: Mapping[str, Any]) -> None:
 
 def _with_data(dataset: Component, data: Mapping[str, Any]) -> Component:
     if not isinstance(data, Mapping):
-        raise SpecError([Fault("data", f"got {data!r}; expected arguments of the dataset by name")])
+        raise SpecError.of_argument("data", f"got {data!r}; expected arguments of the dataset by name")
     unknown = sorted(str(name) for name in data.keys() - dataset.arguments.keys())
     if unknown:
         hint = did_you_mean(unknown[0], dataset.arguments) or f"; it has {some(sorted(dataset.arguments))}"
         message = f"the dataset {dataset.type} has no argument {unknown[0]!r}{hint}"
-        raise SpecError([Fault("data", message)])
+        raise SpecError.of_argument("data", message)
     given = Component(dataset.type, dataset.target, {**dataset.arguments, **data})
     absent = [name for name, value in given.arguments.items() if is_fingerprint(value)]
     if absent:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gymtrain.errors import BundleError, Fault, GymtrainError, NotTrainedError, SaveError, SpecError
+from gymtrain.errors import BundleError, Fault, GymtrainError, InputError, NotTrainedError, SaveError, SpecError
 from gymtrain.specs import Dataset, Experiment, Model, Tracking, read_spec_file, spec_sha256
 
 # The rooms behind this one load torch, which takes seconds: they are imported where they are needed, so that a spec is
@@ -215,6 +215,7 @@ class Trainer:
             NotTrainedError: Neither `train()` nor `load()` was called.
             InputError: The rows do not fit the training data.
         """
+        _check_flags(InputError, exact=exact)
         return self._trained("predict").predict(X, exact=exact)
 
     def predict_proba(self, X: Any, *, exact: bool = True) -> npt.NDArray[np.floating[Any]]:
@@ -233,6 +234,7 @@ class Trainer:
             TaskError: It is a regression, or the model gives no probabilities.
             InputError: The rows do not fit the training data.
         """
+        _check_flags(InputError, exact=exact)
         return self._trained("predict_proba").predict_proba(X, exact=exact)
 
     def predict_blocks(
@@ -268,6 +270,7 @@ class Trainer:
             >>> [len(labels) for labels in trainer.predict_blocks(blocks)]
             [2, 3]
         """
+        _check_flags(InputError, proba=proba, exact=exact)
         predictor = self._trained("predict_blocks")
         from gymtrain.trainer.streaming import answers, blocks_of
 
@@ -536,19 +539,16 @@ class Trainer:
             UserWarning: Another great version of torch or numpy wrote it, or, where it holds fitted scikit-learn
                 objects, any other release of scikit-learn than a patch.
         """
-        from gymtrain.tracking import fetched, is_address
+        from gymtrain.bundle import is_of_mlflow
+        from gymtrain.tracking import fetched
+        from gymtrain.trainer.own_classes import check_names
         from gymtrain.trainer.saving import load
 
         if not isinstance(path, bytes | bytearray | memoryview) and not callable(getattr(path, "read", None)):
             _check_path(path, partial(BundleError, reason="not_a_file"))
         trust = [trust] if isinstance(trust, str) else trust
-        if not isinstance(trust, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in trust):
-            raise SpecError([Fault("trust", f"got {trust!r}; expected a list such as ['package.module:Class']")])
-        if not isinstance(types, Mapping) or not all(
-            isinstance(name, str) and callable(target) for name, target in types.items()
-        ):
-            raise SpecError([Fault("types", f"got {types!r}; expected classes by name, such as {{'my_net': MyNet}}")])
-        if isinstance(path, str | os.PathLike) and is_address(os.fspath(path)):
+        check_names(trust, types)
+        if isinstance(path, str | os.PathLike) and is_of_mlflow(os.fspath(path)):
             with fetched(os.fspath(path), tracking_uri) as copy:
                 return cls._of(*load(copy, trust, types, sha256=sha256, signed_by=signed_by, verify=verify))
         return cls._of(*load(path, trust, types, sha256=sha256, signed_by=signed_by, verify=verify))
@@ -600,5 +600,5 @@ def _check_flags(error: Callable[[str], GymtrainError], **flags: object) -> None
 
 
 def _check_path(path: object, error: Callable[[str], GymtrainError]) -> None:
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path) or not os.fspath(path):
         raise error(f"got {path!r}; expected the path of a file, as a text or a pathlib.Path")

@@ -793,19 +793,63 @@ def test_every_error_of_ours_is_caught_by_one_name():
     assert len(errors) >= 12
 
 
-@pytest.mark.parametrize("trust", [None, 5, [5]])
+@pytest.mark.parametrize("trust", [None, 5, [5], ["user_net"], [""], "user_code:Net; os", ["user_code:"]])
 def test_what_is_no_list_of_trusted_names_is_refused(tmp_path, iris_trainer, trust):
     iris_trainer.save(tmp_path / "iris.zip")
 
-    with pytest.raises(SpecError, match=r"trust: got .*; expected a list such as"):
+    with pytest.raises(SpecError, match=r"1 problem in the arguments:\n  trust: got .*; expected a list such as"):
         Trainer.load(tmp_path / "iris.zip", trust=trust)
 
 
-@pytest.mark.parametrize("path", [None, 5, "a\0b"])
+@pytest.mark.parametrize("path", [None, 5, "", "a\0b"])
 def test_what_is_no_path_is_refused(iris_trainer, path):
     for act, error in [(iris_trainer.save, SaveError), (Trainer.load, BundleError), (Trainer.from_file, SpecError)]:
         with pytest.raises(error, match=r"expected the path of a file"):
             act(path)
+
+
+@pytest.mark.parametrize("exact", [None, "no", 1])
+def test_a_flag_of_a_prediction_is_true_or_false(iris_trainer, exact):
+    rows = np.zeros((1, 4))
+    uses = [
+        iris_trainer.predict,
+        iris_trainer.predict_proba,
+        lambda X, exact: iris_trainer.predict_blocks(X, proba=exact),
+    ]
+
+    for use in uses:
+        with pytest.raises(InputError, match=rf"(exact|proba): got {exact!r}; expected True or False"):
+            use(rows, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[10**400, 1, 1, 1]], r"a whole number that is too large for a float"),
+        (torch.zeros(1, 4, device="meta"), r"a tensor of the device 'meta', which has no values"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(iris_trainer, rows, message):
+    with pytest.raises(InputError, match=message):
+        iris_trainer.predict(rows)
+
+
+def test_a_whole_number_that_no_float_holds_is_refused_in_a_frame(people):
+    row = {"age": 10**400, "city": "Bern"}
+
+    with pytest.raises(InputError, match=r"column 'age' holds a whole number that is too large for a float64"):
+        people.predict([row])
+
+
+@pytest.mark.parametrize("key", ["sign_with", "signed_by"])
+def test_a_key_whose_path_is_none_is_refused(iris_trainer, tmp_path, key):
+    iris_trainer.save(tmp_path / "iris.zip")
+    use = iris_trainer.save if key == "sign_with" else Trainer.load
+
+    with pytest.raises(
+        SpecError, match=rf"1 problem in the arguments:\n  {key}: got 'a\\x00b'; expected the path of a key"
+    ):
+        use(tmp_path / "iris.zip", **{key: "a\0b"})
 
 
 def test_rows_without_a_group_are_refused(tiny):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from bundle_forge import make_contents, read_all
 from web_server import WebServer, content, endless, make_certificate, redirect, silent
 
-from gymtrain.bundle import inspect, open_bundle, remote, web, write
+from gymtrain.bundle import check_target, inspect, open_bundle, remote, web, write
 from gymtrain.errors import BundleError, MissingDependencyError, SaveError
 
 pytestmark = pytest.mark.usefixtures("downloads")
@@ -129,8 +130,11 @@ print(gymtrain.inspect(sys.argv[1])["readme"])
         ("https://token@127.0.0.1/x.zip", "has a password in it"),
         ("s3://key:secret@models/x.zip", r"^'s3://\*\*\*@models/x.zip' has a password in it"),
         ("https:///x.zip", "names no machine"),
-        ("https://127.0.0.1:99999/x.zip", "Port out of range"),
-        ("https://[::1/x.zip", "Invalid IPv6 URL"),
+        ("https://127.0.0.1:99999/x.zip", "is no address; expected one like https://HOST:PORT/PATH"),
+        ("https://[::1/x.zip", "is no address; expected one like"),
+        ("https://me:secret\uff0f@127.0.0.1/x.zip", "is no address; expected one like"),
+        ("s3://", "names no file; expected s3://BUCKET/PATH"),
+        ("memory:///", "names no file; expected memory://PATH"),
         ("file://elsewhere/x.zip", "names another machine"),
         ("s3://models/x.zip::memory://x", "is not the path of a file"),
         ("HTTP://example.org/x.zip?secret", r"^'HTTP://example.org/x.zip\?\*\*\*': anybody on the way"),
@@ -240,6 +244,25 @@ def test_a_full_disk_is_told_as_such(server: WebServer, monkeypatch: pytest.Monk
 
     with pytest.raises(OSError, match="No space left on device"):
         open_bundle(f"{server.url}/x.zip")
+
+
+def test_a_file_object_that_is_closed_takes_no_bundle():
+    closed = io.BytesIO()
+    closed.close()
+
+    with pytest.raises(SaveError, match=r"got <BytesIO>, which is closed; expected a path, an address"):
+        write(closed, make_contents())
+
+
+@pytest.mark.parametrize("place", ["runs:/8f3c", "models:/net/1"])
+def test_a_place_in_mlflow_is_written_to_by_trackers_alone(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs:").mkdir()
+
+    for refuse in (check_target, lambda place: write(place, make_contents())):
+        with pytest.raises(SaveError, match=rf"'{place}' is a place in MLflow, where the tracker of a training puts"):
+            refuse(place)
+    assert list((tmp_path / "runs:").iterdir()) == []
 
 
 def test_a_full_disk_is_named_where_a_file_object_is_on_it():
