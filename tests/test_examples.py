@@ -3,13 +3,17 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from image_archives import jpeg
+from web_server import WebServer, content
 
 import gymtrain
 from gymtrain_trackers import Run
@@ -143,7 +147,7 @@ def test_the_example_of_dogs_and_cats_learns_from_a_mirror_and_names_photos(imag
     server = WebServer()
     for file in image_mirror.iterdir():
         if file.is_file():
-            server.answers[f"/{file.name}"] = sends(file.read_bytes())
+            server.answers[f"/{file.name}"] = content(file.read_bytes())
     photos = {}
     for rings in (True, False):
         photos[rings] = tmp_path / f"photo {rings}.jpg"
