@@ -47,6 +47,8 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/augmentors.py
+	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/imports.py
 
