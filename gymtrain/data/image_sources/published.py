@@ -99,7 +99,10 @@ class DogsVsCats(Published):
             files = image_files(folder)[0] if folder.is_dir() else []
             photos = [path for path in files if _is_jpeg(path)]
             if not photos:
-                raise DataError(f"{folder}: there are no photos; expected those of the archive, PetImages/Cat/0.jpg …")
+                raise DataError(
+                    f"{folder}: there are no photos; expected those of the archive, PetImages/Cat/0.jpg …; "
+                    f"force_download=True fetches them again"
+                )
             left_out += sorted(set(files) - set(photos))
             paths += photos
             labels += [label] * len(photos)

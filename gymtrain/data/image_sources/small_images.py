@@ -175,7 +175,10 @@ class Cifar10(Published):
 
 def _read_records(path: Path) -> Pixels:
     if not path.is_file():
-        raise DataError(f"{path}: is not there; expected the files of the archive, data_batch_1.bin and others")
+        raise DataError(
+            f"{path}: is not there; expected the files of the archive, data_batch_1.bin and others; "
+            f"force_download=True fetches them again"
+        )
     content = np.fromfile(path, np.uint8)
     if len(content) == 0 or len(content) % 3073:
         raise DataError(f"{path}: has {len(content)} bytes; expected records of 3073, a label and 32 x 32 x 3 pixels")

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gymtrain.data import archives
@@ -102,6 +103,34 @@ def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"holds '\./a' twice"):
         extract(archive, tmp_path / "files")
+
+
+@pytest.mark.parametrize("name", ["a/b", "a/b/c", "a/"])
+def test_a_member_in_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "data", {"a": b"1", name: b""})
+
+    with pytest.raises(DataError, match=r"the member 'a/.*' lies in what is a file"):
+        extract(archive, tmp_path / "files")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_whatever_is_changed_in_a_zip_it_is_extracted_or_refused(method: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "data", "w", method) as file:
+        for number in range(3):
+            file.writestr(f"folder/{number}.txt", b"cats and dogs " * 20)
+    whole = np.frombuffer((tmp_path / "data").read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(50):
+        changed = whole.copy()
+        changed[random.integers(0, len(whole), random.integers(1, 6))] = random.choice([0, 255, 47])
+        (tmp_path / "data").write_bytes(changed.tobytes())
+        try:
+            extract(tmp_path / "data", tmp_path / "files")
+        except DataError:
+            refused += 1
+
+    assert refused > 10
 
 
 @WRITERS
