@@ -29,6 +29,14 @@ class Ordinary(nn.Module):
         return self.body(rows)
 
 
+class WithNothing(Ordinary):
+    """Has a parameter without elements, as a layer of width 0 has."""
+
+    def __init__(self, input_shape: tuple[int, ...], output_size: int) -> None:
+        super().__init__(input_shape, output_size)
+        self.nothing = nn.Parameter(torch.empty(0, 3))
+
+
 class Default(TorchModel):
     """The same layers, and every method as it is."""
 

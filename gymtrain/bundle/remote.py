@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
@@ -16,6 +17,9 @@ from gymtrain.bundle.format import MAX_FILE_BYTES
 from gymtrain.errors import BundleError, MissingDependencyError, SaveError, naming
 
 _CHUNK_BYTES = 1 << 20
+# A server that sends a byte now and then is never silent, and never done.
+_PATIENCE = 60.0  # seconds
+_SLOWEST = 1000.0  # bytes per second, on average
 
 
 def local_path(url: str) -> str | None:
@@ -126,10 +130,14 @@ def _filesystem(url: str) -> tuple[Any, str]:
 def _copy(url: str, stream: IO[bytes], announced: int | None, file: BinaryIO) -> None:
     """Copy a stream up to its end, whatever it announces, and no more than a bundle may have."""
     _check_size(url, announced or 0)
-    received = 0
+    received, began = 0, time.monotonic()
     while chunk := _read(url, stream):
         received += len(chunk)
         _check_size(url, received)
+        seconds = time.monotonic() - began
+        if seconds > _PATIENCE and received < seconds * _SLOWEST:
+            message = f"{shown(url)}: gave up after {seconds:.0f} s, in which {received} bytes came; try again"
+            raise BundleError(message, reason="not_fetched")
         with naming(tempfile.gettempdir()):
             file.write(chunk)
     if announced is not None and received < announced:
@@ -139,7 +147,9 @@ def _copy(url: str, stream: IO[bytes], announced: int | None, file: BinaryIO) ->
 
 def _read(url: str, stream: IO[bytes]) -> bytes:
     with _not_fetched(url):
-        return stream.read(_CHUNK_BYTES)
+        # What has come, where that can be had: to wait for all of it would take as long as the other side likes.
+        chunk: bytes = getattr(stream, "read1", stream.read)(_CHUNK_BYTES)
+        return chunk
 
 
 def _check_size(url: str, size: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
 
 from gymtrain.bundle.atomic import atomic_write
 from gymtrain.bundle.format import SIGNATURE
 from gymtrain.bundle.reader import open_bundle
 from gymtrain.bundle.signing import PrivateKey, Signature, parse, signer, write_signature
+from gymtrain.bundle.source import Source
 
 
 def sign(path: str | os.PathLike[str], key: PrivateKey, password: bytes | None = None) -> Signature:
@@ -27,10 +27,10 @@ def sign(path: str | os.PathLike[str], key: PrivateKey, password: bytes | None =
         OSError: The file cannot be read or written; what was there still is.
     """
     signature_of = signer(key, password)
-    with open_bundle(path) as bundle:
+    # Opened once: what is copied is what was verified, also where somebody puts another file there meanwhile.
+    with Source(path) as source, open_bundle(source.file) as bundle, atomic_write(path) as file:
         signature = signature_of(bundle.manifest_bytes)
-    with open(path, "rb") as source, atomic_write(path) as file:
-        shutil.copyfileobj(source, file)
+        file.writelines(source.chunks(0, source.size))
         with zipfile.ZipFile(file, "a") as archive:
             write_signature(archive, signature)
     return parse(signature, SIGNATURE)

@@ -53,21 +53,26 @@ class Source:
         BundleError: `not_a_file` (a directory, a pipe, a device, a stream, an address of an unknown kind),
             `not_fetched` or `too_large`.
         FileNotFoundError: There is no such file.
+
+    Attributes:
+        name: What messages call it.
+        file: What is read.
+        size: In bytes.
     """
 
     def __init__(self, given: Readable) -> None:
         self.name = name_of(given)
         self._position: int | None = None  # of a file object that is not ours
         if isinstance(given, str | os.PathLike):
-            self._file: BinaryIO = _open(given, self.name)
+            self.file: BinaryIO = _open(given, self.name)
         elif isinstance(given, bytes | bytearray | memoryview):
-            self._file = io.BytesIO(given)
+            self.file = io.BytesIO(given)
         else:
-            self._file = given
+            self.file = given
             self._position = self._begin()
         try:
-            self._file.seek(0, os.SEEK_END)
-            self.size = self._file.tell()
+            self.file.seek(0, os.SEEK_END)
+            self.size = self.file.tell()
             if self.size > MAX_FILE_BYTES:
                 message = f"{self.name}: {self.size} bytes, more than the {MAX_FILE_BYTES} that are allowed"
                 raise BundleError(message, reason="too_large")
@@ -86,9 +91,9 @@ class Source:
     def close(self) -> None:
         """Let go of the file, or leave it where it stood if it is the caller's; a map of it stays."""
         if self._position is None:
-            self._file.close()
+            self.file.close()
         else:
-            self._file.seek(self._position)
+            self.file.seek(self._position)
 
     @property
     def is_borrowed(self) -> bool:
@@ -110,7 +115,7 @@ class Source:
             BundleError: `truncated`: the file ends before that.
         """
         # A file has one position for all threads, and for the processes that were forked while it was open.
-        descriptor = _descriptor(self._file) if hasattr(os, "pread") else None
+        descriptor = _descriptor(self.file) if hasattr(os, "pread") else None
         while length > 0:
             wanted = min(length, _CHUNK_BYTES)
             chunk = self._read_at(offset, wanted) if descriptor is None else os.pread(descriptor, wanted, offset)
@@ -121,8 +126,8 @@ class Source:
             yield chunk
 
     def _read_at(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)
+        self.file.seek(offset)
+        return self.file.read(length)
 
     def map(self) -> mmap.mmap:
         """Map the file copy-on-write: it can be written to in memory, which never reaches the file.
@@ -132,7 +137,7 @@ class Source:
         Raises:
             BundleError: `truncated`: the file is shorter than it was when it was opened.
         """
-        descriptor = _descriptor(self._file)
+        descriptor = _descriptor(self.file)
         try:
             if descriptor is not None:
                 return mmap.mmap(descriptor, self.size, access=mmap.ACCESS_COPY)
@@ -147,9 +152,9 @@ class Source:
         """Return where a file object stands; refuse what is none that can be read."""
         expected = "expected a path, bytes, or a file that is open for reading bytes and can be read from any position"
         try:
-            position = self._file.tell()
-            self._file.seek(0)
-            if isinstance(self._file.read(0), bytes):
+            position = self.file.tell()
+            self.file.seek(0)
+            if isinstance(self.file.read(0), bytes):
                 return position
         except (AttributeError, OSError, ValueError, TypeError) as error:
             raise BundleError(f"{self.name} cannot be read: {error}; {expected}", reason="not_a_file") from error

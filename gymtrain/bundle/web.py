@@ -6,10 +6,12 @@ import http.client
 import urllib.request
 from typing import IO, Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from gymtrain.bundle.addresses import fault_of, scheme_of, shown
 from gymtrain.errors import BundleError
 
+_FOLLOWED = ("", "http", "https")
 _SECONDS = 60.0  # that a server may be silent
 
 
@@ -30,8 +32,14 @@ def open_url(url: str) -> tuple[IO[bytes], int | None]:
     except HTTPError as error:
         error.close()
         answer = f"answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-        if 300 <= error.code < 400:
-            answer = "redirects in a circle, or to an address that is not opened"
+        place = error.headers.get("Location") if 300 <= error.code < 400 else None
+        if place is not None:  # urllib has not followed it
+            way = (
+                f"to {shown(place)[:200]!r}, which is not opened"
+                if urlsplit(place).scheme not in _FOLLOWED
+                else (f"in a circle, or more than {_Redirects.max_redirections} times")
+            )
+            answer = f"redirects {way}"
         raise BundleError(f"{shown(url)}: the server {answer}", reason="not_fetched") from None
     encoding = reply.headers.get("Content-Encoding", "identity")
     if reply.status != http.client.OK or encoding != "identity":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,10 +35,11 @@ from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import printable
 from gymtrain.cli.ui import ui
-from gymtrain.errors import CallbackError, GymtrainError, TrainingError, naming
+from gymtrain.errors import CallbackError, GymtrainError, TaskError, TrainingError, naming
 
 if TYPE_CHECKING:
     from gymtrain.data.tables import Kind
+    from gymtrain.trainer import Trainer
 
 FAILED, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -53,6 +55,9 @@ class Commands(typer.core.TyperGroup):
             with naming(STDOUT):
                 sys.stdout.flush()
             return result
+        except typer.BadParameter as error:
+            error.message = _in_words(error.message)
+            raise
         except (GymtrainError, OSError, KeyboardInterrupt) as error:
             if os.environ.get("GYMTRAIN_DEBUG") == "1":
                 raise
@@ -64,6 +69,12 @@ def _open_what_is_closed() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
+
+
+def _in_words(message: str) -> str:
+    """Say what pydantic finds with the value of an option as it is said elsewhere."""
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return re.sub(r"^Input should be ([^,]*).*", r"expected a value that is \1", message)
 
 
 def _report(error: BaseException) -> int:
@@ -305,8 +316,13 @@ def predict(
     from gymtrain.cli.predictions import Predictions
     from gymtrain.trainer import Trainer
 
+    if not table.is_file():
+        message = f"{str(table)!r} is a pipe or a device, and the rows are read twice; write them into a file"
+        raise typer.BadParameter(message, param_hint="INPUT")
     rows = TableFile(table, kind or _kind_of(table))
     trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, signed_by=signed_by or None)
+    if proba:
+        _require_probabilities(trainer)
     predictions = Predictions(trainer, rows, id_column=id_column, proba=proba)
     if output is None:
         with naming(STDOUT):
@@ -314,6 +330,14 @@ def predict(
     else:
         with atomic_write(output) as file:
             predictions.write(file, batch_size)
+
+
+def _require_probabilities(trainer: Trainer) -> None:
+    try:
+        trainer.predict_blocks(iter(()), proba=True)
+    except TaskError as error:
+        why = str(error).removeprefix("predict_proba: ").removesuffix("; use predict()")
+        raise typer.BadParameter(f"{why}; leave it out", param_hint="--proba") from None
 
 
 def _kind_of(path: Path) -> Kind:

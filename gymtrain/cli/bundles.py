@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gymtrain.cli.arguments import (
-    EXISTING,
     AsJson,
     Trusted,
     check_place,
     find_modules_here,
     print_json,
 )
-from gymtrain.cli.places import BundlePath, Sha256, SignedBy
+from gymtrain.cli.places import BundlePath, DataHere, Sha256, SignedBy
 
 if TYPE_CHECKING:
     from gymtrain.trainer import Trainer
@@ -82,7 +81,9 @@ def diff(
         for path, bundle in ((one, first), (other, second)):
             content = {"manifest": bundle.manifest, "spec": bundle.spec, "results": bundle.results}
             runs.append(bundled_run(path, content))
-            described.append(comparison.described(runs[-1], bundle.schema))
+            signer = None if bundle.signature is None else bundle.signature.fingerprint
+            known = comparison.described(runs[-1], bundle.schema)
+            described.append({**known, "signature": {"says it is of the key of SHA-256": signer}})
         learned = differences(first, second)
     rows = comparison.compare(described, comparison.SECTIONS_OF_BUNDLES)
     identical = not learned and not any(row.differs for row in rows)
@@ -104,10 +105,7 @@ def diff(
 
 def reproduce(
     bundle: BundlePath,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The data, where the bundle does not say where they are now.", **EXISTING),
-    ] = None,
+    data: DataHere = None,
     keep: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Write the new bundle there: a file or an address.")
     ] = None,

@@ -16,7 +16,7 @@ Described = Mapping[str, Mapping[str, Value]]
 
 SECTIONS = ("spec", "data", "environment", "metrics")
 # A bundle knows more than a run.
-SECTIONS_OF_BUNDLES = ("spec", "data", "schema", "environment", "metrics")
+SECTIONS_OF_BUNDLES = ("spec", "data", "schema", "environment", "metrics", "signature")
 # Of a machine, different sources know different things: what one does not know is no difference.
 _PARTIAL = {"environment"}
 # What a run has beside its quality: how long it took, how it used the machine, and its single steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ def arguments_from(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arrays(path: Path) -> dict[str, Any]:
     try:
-        found = np.load(path, allow_pickle=False)
-        return {name: found[name] for name in found.files}
-    except (ValueError, EOFError, AttributeError) as error:
-        raise typer.BadParameter(
-            f"{path} does not hold arrays by name: {error}; write them with numpy.savez(path, X=X, y=y)",
-            param_hint="--data",
-        ) from error
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            arrays = {name: found[name] for name in found.files}
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, KeyError):
+        arrays = {}
+    # numpy's own advice would be to take a pickle, which runs code; and of another zip it gives bytes.
+    if not arrays or not all(isinstance(each, np.ndarray) for each in arrays.values()):
+        message = f"{path} does not hold arrays by name, and no objects; write them with numpy.savez(path, X=X, y=y)"
+        raise typer.BadParameter(message, param_hint="--data")
+    return arrays

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from gymtrain.cli.arguments import EXISTING, STDOUT, to_path
+from gymtrain.cli.places import BundleHere
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(help="A file that `save` wrote.", **EXISTING)],
+    bundle: BundleHere,
     key: Annotated[
         Path, typer.Option(metavar="KEY", help="An Ed25519 private key, in PEM or in the form of OpenSSH.", **EXISTING)
     ],

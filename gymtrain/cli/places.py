@@ -26,8 +26,23 @@ def _file_of(context: typer.Context, place: str) -> Path:
     if is_of_mlflow(place):
         return context.with_resource(fetched(place, None))
     path = local_path(place) if is_url(place) else place
+    return context.with_resource(_downloaded(place)) if path is None else _existing(path)
+
+
+def _file_here(place: str | None) -> Path | None:
+    """Return a file of this machine, which is read or written there."""
+    from gymtrain.bundle import is_of_mlflow, is_url, local_path
+    from gymtrain.bundle.addresses import shown
+
+    if place is None:
+        return None
+    path = local_path(place) if is_url(place) else None if is_of_mlflow(place) else place
     if path is None:
-        return context.with_resource(_downloaded(place))
+        raise typer.BadParameter(f"{shown(place)!r} is not on this machine; download it, and give the path of the file")
+    return _existing(path)
+
+
+def _existing(path: str) -> Path:
     if not os.path.exists(path):
         raise typer.BadParameter(f"File {path!r} does not exist.")
     if os.path.isdir(path):
@@ -53,6 +68,18 @@ def _downloaded(url: str) -> Iterator[Path]:
 BundlePath = Annotated[
     Path,
     typer.Argument(metavar="BUNDLE", help="A file that `save` wrote, or its address.", parser=str, callback=_file_of),
+]
+BundleHere = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A file that `save` wrote.", parser=str, callback=_file_here)
+]
+DataHere = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The data, where the bundle does not say where they are now.",
+        parser=str,
+        callback=_file_here,
+    ),
 ]
 Sha256 = Annotated[
     str | None, typer.Option("--sha256", metavar="DIGEST", help="Refuse the bundle unless its file has this SHA-256.")

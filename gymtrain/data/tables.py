@@ -60,7 +60,7 @@ class TableFile:
         self.names: list[str] = schema.names
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise InputError(f"{path} has more than one column named {some(twice)}; rename them")
+            raise InputError(f"{path} has more than one column named {some(twice)}; rename them{self._hint()}")
 
     def require(self, names: Sequence[str], needed_as: str) -> None:
         """Check that the columns are there.
@@ -73,7 +73,17 @@ class TableFile:
             hint = did_you_mean(absent[0], self.names)
             raise InputError(
                 f"{self.path} has no column {some(absent)}, {needed_as}{hint}; its columns are {some(self.names, 20)}"
+                f"{self._hint()}"
             )
+
+    @property
+    def seems_headless(self) -> bool:
+        """Whether the first line of a CSV file is none of names, but of numbers other than 0, 1, 2 and so on."""
+        counted = [str(position) for position in range(len(self.names))]
+        return self.kind == "csv" and bool(self.names) and all(map(_is_numeric, self.names)) and self.names != counted
+
+    def _hint(self) -> str:
+        return "; its first line is numbers, expected the names of the columns" if self.seems_headless else ""
 
     def chunks(self, kinds: Mapping[str, str], id_column: str | None, size: int) -> Iterator[Chunk]:
         """Yield the rows in order.
@@ -146,6 +156,14 @@ class TableFile:
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path} is not a {self.kind} file that can be read: {error}")
+
+
+def _is_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _null_where_missing(column: Any) -> Any:

@@ -182,14 +182,14 @@ def find(kind: str, name: str, *, trusted: Collection[str] | None = None) -> Cal
         if trusted is not None and name not in trusted:
             raise UnknownTypeError(
                 f"the {kind} {name!r} is not part of gymtrain and a file may not decide what is imported; if you "
-                f"trust it, pass trust=[{name!r}]"
+                f"trust it, load the file with trust=[{name!r}]"
             )
         return locate(name)
     known = known_names(kind)
     if trusted is not None:
         raise UnknownTypeError(
             f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; import the module that registers it, or "
-            f"pass types={{{name!r}: …}} with what it stands for"
+            f"load the file with types={{{name!r}: …}}, what it stands for"
         )
     raise UnknownTypeError(
         f"{name!r} is not a registered {kind}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}; "

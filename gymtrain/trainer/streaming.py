@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gymtrain.data.frames import Frame
 from gymtrain.data.schema import Features, known_form, number_of_rows, row_blocks
-from gymtrain.errors import InputError
+from gymtrain.errors import InputError, some
 from gymtrain.trainer.predictor import Array
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ def columns_to_read(features: Features, table: TableFile, besides: str | None = 
     if features.columns is not None:
         table.require(list(features.columns), "which the model was trained on")
         return dict(features.columns)
+    if table.seems_headless:
+        raise InputError(
+            f"the first line of {table.path} is numbers, {some(table.names)}; expected the names of columns, or the "
+            f"row would be lost: put a line of names before it"
+        )
     names = [name for name in table.names if name != besides]
     size = math.prod(features.shape)
     if len(names) != size:

@@ -162,7 +162,8 @@ def check_weights(module: nn.Module, step: int) -> None:
     Raises:
         NonFiniteLossError: One of them is NaN or infinite.
     """
-    weights = [parameter.detach() for parameter in module.parameters() if parameter.is_floating_point()]
+    # Of none there is no largest: a parameter may have no elements.
+    weights = [each.detach() for each in module.parameters() if each.is_floating_point() and each.numel()]
     largest = torch._foreach_norm(weights, math.inf) if weights else []
     if largest and not torch.stack([each.double() for each in largest]).isfinite().all():
         raise NonFiniteLossError(f"the weights became NaN or infinite at step {step}; {_REMEDY}")

@@ -13,7 +13,7 @@ from bundle_forge import make_contents
 from typer.testing import CliRunner, Result
 
 from gymtrain import Trainer
-from gymtrain.bundle import Contents, from_numpy, generate_key, open_bundle, to_numpy, write
+from gymtrain.bundle import Contents, from_numpy, generate_key, open_bundle, sign, to_numpy, write
 from gymtrain.cli import app
 from gymtrain.errors import BundleError, InputError, SaveError, SpecError
 from gymtrain.training.callbacks import Callback
@@ -258,8 +258,24 @@ def test_diff_finds_no_difference_between_a_bundle_and_its_copy(bundle: Path, tr
     result, printed = run("diff", bundle, tmp_path / "again.zip"), run("diff", bundle, bundle, "--json")
 
     assert result.exit_code == printed.exit_code == 0, result.output
-    assert "No difference in spec, data, schema, environment, metrics, and in what was learned." in result.stdout
+    told = "No difference in spec, data, schema, environment, metrics, signature, and in what was learned."
+    assert told in result.stdout
     assert json.loads(printed.stdout)["identical"] is True
+
+
+def test_diff_says_who_has_signed_them(bundle: Path, tmp_path: Path) -> None:
+    private, _ = generate_key()
+    signed = tmp_path / "signed.zip"
+    signed.write_bytes(bundle.read_bytes())
+    fingerprint = sign(signed, private).fingerprint
+
+    shown = run("diff", bundle, signed)
+    told = json.loads(run("diff", bundle, signed, "--json").stdout)
+
+    assert (shown.exit_code, fingerprint in shown.stdout) == (1, True)
+    assert (told["identical"], told["learned"]) == (False, [])
+    assert told["signature"] == {"says it is of the key of SHA-256": [None, fingerprint]}
+    assert run("diff", signed, signed).exit_code == 0
 
 
 def test_diff_shows_spec_metrics_and_tensors_without_torch(bundle: Path, tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def test_commands_take_addresses_of_mlflow(widths: Path, monkeypatch: pytest.Mon
 
     shown = run("inspect", f"runs:/{run_id}")
     assert "multiclass" in shown.stdout, shown.stderr
+    own = result["run"]["run_dir"].rpartition("-")[2]
+    assert run("inspect", f"runs:/{own}").stdout.splitlines()[1:] == shown.stdout.splitlines()[1:]
     refused = run("inspect", f"runs:/{'0' * 32}")
     assert (refused.exit_code, refused.stdout) == (2, "")
 

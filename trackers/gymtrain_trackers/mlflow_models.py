@@ -7,12 +7,14 @@ import os
 import platform
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .addresses import without_password
 from .errors import MissingPackageError, TrackerError
+from .mlflow_place import RUN_TAG
 from .mlflow_store import existing_store, import_mlflow, resolve
 from .run import ModelFile
 from .strict_json import dumps
@@ -144,7 +146,8 @@ def fetch_model(uri: str, directory: Path, tracking_uri: str | None = None) -> P
     try:
         client = existing_store(store)
         address = _of_run(client, head, tail) if scheme == "runs" else f"{_of_model(client, head, tail)}/{DATA}"
-        return Path(download_artifacts(address, dst_path=str(directory), tracking_uri=client.tracking_uri))
+        with _without_progress_bars:
+            return Path(download_artifacts(address, dst_path=str(directory), tracking_uri=client.tracking_uri))
     except (MlflowException, SQLAlchemyError, TrackerError, OSError) as error:
         raise TrackerError(
             without_password(
@@ -155,7 +158,8 @@ def fetch_model(uri: str, directory: Path, tracking_uri: str | None = None) -> P
 
 
 def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
-    run = client.get_run(run_id)
+    run = _found_run(client, run_id)
+    run_id = run.info.run_id
     if not path:
         files = [each.path for each in client.list_artifacts(run_id, "model") if each.path.endswith(".zip")]
         if len(files) != 1:
@@ -165,6 +169,49 @@ def _of_run(client: MlflowClient, run_id: str, path: str) -> str:
     elif any(each.path != path for each in client.list_artifacts(run_id, path)):
         raise TrackerError(f"{path!r} is a folder of the run; name a bundle in it")
     return f"{run.info.artifact_uri}/{path}"
+
+
+def _found_run(client: MlflowClient, run_id: str) -> Any:
+    """Return the run of an id of MLflow's, or of the id that it has in our own directories or the beginning of that."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException:
+        if not re.fullmatch("[0-9a-f]{8,32}", run_id):
+            raise
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{RUN_TAG}` LIKE '{run_id}%'", max_results=2)
+        if len(found) != 1:
+            raise
+        return found[0]
+
+
+class _WithoutProgressBars:
+    """MLflow shows one for each file, unless a variable of the environment says otherwise when it begins."""
+
+    _VARIABLE = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entered = 0
+        self._before: str | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:  # several threads may download at once
+            if self._entered == 0:
+                self._before = os.environ.get(self._VARIABLE)
+                os.environ.setdefault(self._VARIABLE, "false")
+            self._entered += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._entered -= 1
+            if self._entered == 0 and self._before is None:
+                os.environ.pop(self._VARIABLE, None)
+
+
+_without_progress_bars = _WithoutProgressBars()
 
 
 def _of_model(client: MlflowClient, name: str, version: str) -> str:

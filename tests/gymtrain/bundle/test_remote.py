@@ -181,7 +181,7 @@ def test_what_a_server_does_wrong_is_told(
     sent: Any, reason: str, message: str, server: WebServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(remote, "MAX_FILE_BYTES", 1 << 20)
-    monkeypatch.setattr(web, "_SECONDS", 0.3)
+    monkeypatch.setattr(web, "_SECONDS", 0.3 if sent is silent else 30.0)
     server.answers = {"/x.zip": sent}
 
     refused = refusal(f"{server.url}/x.zip")
@@ -189,6 +189,27 @@ def test_what_a_server_does_wrong_is_told(
     assert (refused.reason, str(refused).startswith(f"{server.url}/x.zip")) == (reason, True)
     assert message in str(refused)
     assert str(refused).isprintable()
+
+
+def test_a_server_that_redirects_in_a_circle_is_told_from_one_that_redirects_elsewhere(server: WebServer):
+    server.answers = {"/x.zip": redirect("/y.zip"), "/y.zip": redirect("/x.zip")}
+
+    message = f"{server.url}/x.zip: the server redirects in a circle, or more than 5 times"
+    assert str(refusal(f"{server.url}/x.zip")) == message
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server: WebServer, monkeypatch: pytest.MonkeyPatch):
+    def trickling(request: Any) -> None:
+        content(b"PK\3\4", announced=1000)(request)
+        while not server.ending.wait(0.02):
+            request.wfile.write(b"x")
+
+    monkeypatch.setattr(remote, "_PATIENCE", 0.2)
+    server.answers = {"/x.zip": trickling}
+
+    refused = refusal(f"{server.url}/x.zip")
+
+    assert (refused.reason, "gave up after 0 s, in which" in str(refused)) == ("not_fetched", True)
 
 
 def test_a_connection_that_ends_within_a_chunk_is_told(server: WebServer):
@@ -219,7 +240,7 @@ def test_a_redirect_is_followed_to_where_the_caller_could_have_gone(
     [
         ("http://example.org/x.zip", "anybody on the way could change what http brings"),
         ("{http}/good.zip", "is less safe than https"),
-        ("file:///etc/passwd", "redirects in a circle, or to an address that is not opened"),
+        ("file:///etc/passwd", "redirects to 'file:///etc/passwd', which is not opened"),
         ("ftp://127.0.0.1/x.zip", "is not the path of a file, nor an address that is opened"),
         ("https://me:secret@127.0.0.1/x.zip", "has a password in it"),
         ("{https}/x.zip", "redirects in a circle"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,18 @@ from bundle_forge import Forge, Part, make_contents, read_all
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from gymtrain.bundle import SignedBy, differences, from_numpy, generate_key, inspect, open_bundle, sign, signer, write
+from gymtrain.bundle import (
+    SignedBy,
+    differences,
+    from_numpy,
+    generate_key,
+    inspect,
+    open_bundle,
+    sealing,
+    sign,
+    signer,
+    write,
+)
 from gymtrain.bundle import format as bundle_format
 from gymtrain.errors import BundleError, SpecError
 
@@ -277,3 +289,21 @@ def test_differences_tell_of_another_graph_beside_the_same_weights(tmp_path: Pat
 
     with open_bundle(tmp_path / "one.zip") as one, open_bundle(tmp_path / "other.zip") as other:
         assert [each.name for each in differences(one, other)] == ["model.onnx"]
+
+
+def test_what_is_signed_is_what_was_verified_whatever_is_put_there_meanwhile(
+    signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "other.zip", make_contents(readme="# Another\n"))
+
+    def replacing(key: object, password: object) -> Callable[[bytes], bytes]:
+        def signature_of(manifest: bytes) -> bytes:
+            (tmp_path / "other.zip").replace(signed)
+            return signer(PRIVATE)(manifest)
+
+        return signature_of
+
+    monkeypatch.setattr(sealing, "signer", replacing)
+    sign(signed, PRIVATE)
+
+    assert open_bundle(signed, signed_by=PUBLIC).readme == make_contents().readme

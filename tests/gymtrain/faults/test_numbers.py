@@ -199,3 +199,13 @@ def test_columns_and_rows_that_hold_no_numbers_are_named_before_the_first_step(
     with pytest.raises(DataError, match=message):
         tiny({"type": kind, "target": "size", **source}, preprocessors=preprocessors).train([count])
     assert count.steps == 0
+
+
+def test_a_parameter_without_elements_is_no_number_that_went_wrong(tiny, tmp_path):
+    trainer = tiny(model="user_torch_models:WithNothing")
+
+    assert trainer.train()["status"] == "FINISHED"
+    trainer.save(tmp_path / "model.zip")
+    assert (
+        Trainer.load(tmp_path / "model.zip", trust=["user_torch_models:WithNothing"]).verify()["verdict"] == "same bits"
+    )

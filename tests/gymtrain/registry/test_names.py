@@ -123,7 +123,7 @@ def test_a_name_out_of_a_file_imports_nothing_that_is_not_trusted(
     with pytest.raises(
         UnknownTypeError,
         match=r"^the model 'untrusted_module:Net' is not part of gymtrain and a file may not decide what is imported; "
-        r"if you trust it, pass trust=\['untrusted_module:Net'\]$",
+        r"if you trust it, load the file with trust=\['untrusted_module:Net'\]$",
     ):
         find("model", "untrusted_module:Net", trusted=["untrusted_module:Other"])
 

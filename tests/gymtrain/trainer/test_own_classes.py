@@ -64,9 +64,9 @@ def test_one_error_lists_all_that_is_missing_and_how_it_is_supplied(tiny, tmp_pa
     assert [line.partition(" ")[0] for line in lines] == ["spec.json:", "spec.json:", "preprocessors/001.skops:"]
     text = str(caught.value)
     assert "dataset.preprocessors[0].type: 'their_clip' is not a registered preprocessor" in text
-    assert "pass types={'their_clip': …}" in text
+    assert "load the file with types={'their_clip': …}" in text
     assert "model.model.type: the model 'user_module:Untrusted' is not part of gymtrain" in text
-    assert "pass trust=['user_module:Untrusted']" in text
+    assert "load the file with trust=['user_module:Untrusted']" in text
     assert "pass trust=['their.decomposition.PCA']" in text
 
 
