@@ -18,7 +18,7 @@ from gymtrain.models.tasks import Binary, Multiclass, Multilabel, Regression
 from gymtrain.registry import BUILTIN, find, find_foreign
 from gymtrain.specs import Dataset, Model, Samples, Tracking, Training
 from gymtrain.specs.components import INJECTED
-from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, Checkpoint, EarlyStopping, Ema
+from gymtrain.specs.model import LOSS_ALIASES, METRIC_ALIASES, Checkpoint, EarlyStopping, Ema, StartFrom
 
 PAGE = Path(__file__).with_name("spec.md")
 MARKER = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -39,6 +39,8 @@ TYPES = {
     "training.early_stopping": "dict or null",
     "training.checkpoint": "dict or null",
     "training.ema": "dict or null",
+    "training.start_from": "path, dict or null",
+    "training.lr_multipliers": "dict of numbers",
     "training.loss": '`"auto"`, name or component',
     "training.metrics": '`"auto"` or list of names and components',
     "training.class_weight": '`"balanced"`, dict of numbers or null',
@@ -59,6 +61,7 @@ def reference() -> dict[str, str]:
         "early_stopping": EarlyStopping,
         "checkpoint": Checkpoint,
         "ema": Ema,
+        "start_from": StartFrom,
         "tracking": Tracking,
     }
     kinds = ("dataset", "preprocessor", "augmentor", "model", "schedule", "tracker")

@@ -69,7 +69,8 @@ def print_estimate(found: dict[str, Any]) -> None:
     console = Console()
     parameters, latency = found["parameters"], found["latency_ms"]
     facts = {
-        "parameters": parameters and f"{parameters['total']:,}, of which {parameters['trainable']:,} trainable",
+        "parameters": parameters
+        and f"{parameters['total']:,}, of which {parameters['trainable']:,} trainable, {parameters['frozen']:,} frozen",
         "bytes": found["bytes"] and ", ".join(f"{name} {size:,}" for name, size in found["bytes"].items()),
         "activations": found["activation_bytes"] and f"{found['activation_bytes']:,} bytes for a row, at most",
         "one row": f"{latency['mean']:.3f} ± {latency['std']:.3f} ms in {found['repetitions']} predictions",

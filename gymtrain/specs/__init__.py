@@ -6,7 +6,7 @@ from gymtrain.specs.experiment import Experiment, spec_sha256
 from gymtrain.specs.files import read_spec_file
 from gymtrain.specs.fingerprint import fingerprint, is_fingerprint
 from gymtrain.specs.json_schema import json_schema
-from gymtrain.specs.model import Model, Training
+from gymtrain.specs.model import Model, StartFrom, Training
 from gymtrain.specs.tracking import Tracking
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Experiment",
     "Model",
     "Samples",
+    "StartFrom",
     "Tracking",
     "Training",
     "fingerprint",

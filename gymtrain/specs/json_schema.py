@@ -9,7 +9,7 @@ import pydantic
 from gymtrain.registry import UnknownTypeError, arguments_model, find, find_foreign, foreign_names, known_names
 from gymtrain.specs.components import INJECTED, with_unit
 from gymtrain.specs.dataset import Dataset, Samples
-from gymtrain.specs.model import Checkpoint, EarlyStopping, Ema, Model, Training
+from gymtrain.specs.model import Checkpoint, EarlyStopping, Ema, Model, StartFrom, Training
 from gymtrain.specs.section import Section
 from gymtrain.specs.tracking import Tracking
 
@@ -46,6 +46,8 @@ def json_schema() -> Schema:
         schedule={"anyOf": [_NULL, schedule, by_name]},
         checkpoint={"anyOf": [_NULL, _section(Checkpoint)]},
         ema={"anyOf": [_NULL, _section(Ema)]},
+        start_from={"anyOf": [_NULL, {"type": "string", "minLength": 1}, _section(StartFrom)]},
+        lr_multipliers=_WEIGHTS,
         early_stopping={"anyOf": [_NULL, _section(EarlyStopping)]},
         loss=_foreign("loss"),
         metrics={"anyOf": [_AUTO, {"type": "array", "items": _foreign("metric")}]},

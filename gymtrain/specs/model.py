@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
 from gymtrain.errors import Fault, did_you_mean, some
 from gymtrain.registry import ForeignClass, find_foreign
-from gymtrain.specs.components import Absent, Component, check_component, is_postponing, now_or_later
+from gymtrain.specs.components import Absent, Component, check_component, is_postponing, now_or_later, reading
 from gymtrain.specs.dataset import Seed
 from gymtrain.specs.section import FaultsFound, Keyed, Section, fault, gathered, gathered_by_name, join
 from gymtrain.specs.wording import shortened
 
 ModelComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "model"))]
 _DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?")
+Patterns = list[Annotated[str, pydantic.Field(min_length=1)]]
 Precision = Literal["32", "bf16", "16", "bf16-true"]
 OptimizerComponent = Annotated[Component, pydantic.PlainValidator(partial(check_component, "optimizer"))]
 
@@ -128,6 +131,21 @@ def _check_class_weight(value: Any) -> Any:
     raise fault(f"got {shortened(value)}; expected 'balanced', or a dict of weights by class")
 
 
+def _check_lr_multipliers(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise fault(f"got {shortened(value)}; expected a dict of factors by pattern, such as {{'stem.*': 0.1}}")
+    odd = [name for name in value if not isinstance(name, str) or not name]
+    faults = [Fault(repr(name), "unknown key; a pattern is a text such as 'stem.*'") for name in odd]
+    faults += [
+        Fault(str(name), f"got {shortened(factor)}; expected a number above 0; freeze is for what is not to be learned")
+        for name, factor in value.items()
+        if name not in odd and not _is_weight(factor)
+    ]
+    if faults:
+        raise FaultsFound(faults)
+    return {name: float(factor) for name, factor in value.items()}
+
+
 def _as_text(value: Any) -> Any:
     """In YAML `precision: 32` is a number."""
     return str(value) if type(value) is int else value
@@ -221,6 +239,57 @@ class EarlyStopping(Section):
     """Stop when a metric of which less is better is this many times its best value."""
 
 
+_PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+
+
+class StartFrom(Section):
+    """The weights that training begins with, instead of random ones: those of a file of safetensors, or of a bundle.
+
+    The file is read when training begins, and never again: a bundle holds what was learned.
+    """
+
+    place: ClassVar[str] = "model.training.start_from"
+
+    path: Annotated[str, pydantic.Field(min_length=1)]
+    """Where the file lies."""
+    prefix: str = ""
+    """What the names in the file begin with and those of the model do not; other tensors in the file are left out."""
+    replace: Patterns = []
+    """Patterns such as `"head.*"` of tensors that are made anew, whatever the file has for them."""
+    strict: bool = False
+    """Whether a tensor that only one of the two has, or in another shape, is an error; else it is made anew, or left
+    out, and a warning says which."""
+    sha256: str | None = None
+    """The digest that the file must have, in hexadecimal; what it has when the spec is made, where it is not given."""
+
+    @pydantic.model_validator(mode="after")
+    def _resolve(self) -> StartFrom:
+        path = Path(self.path).expanduser()
+        if path.suffix.lower() in _PICKLES:
+            raise fault(
+                f"got {self.path!r}; such files hold pickles, which run code when they are read; expected safetensors "
+                f"or a bundle: write the tensors anew with safetensors.torch.save_file",
+                "path",
+            )
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise fault(f"got {shortened(self.sha256)}; expected the 64 hexadecimal digits of a SHA-256", "sha256")
+        if self.sha256 is None and reading.get() is None:
+            object.__setattr__(self, "sha256", _sha256(path, self.path))
+        return self
+
+
+def _sha256(path: Path, given: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise fault(f"{given!r} cannot be read: {error.strerror}", "path") from error
+
+
+def _as_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
 class Training(Section):
     """How a model is fitted."""
 
@@ -252,6 +321,15 @@ class Training(Section):
     """Compile the training step with `torch.compile`, which takes a while first."""
     ema: Annotated[Ema, Keyed] | None = None
     """Keep an exponential moving average of the weights; null for none."""
+    start_from: Annotated[Annotated[StartFrom, Keyed] | None, pydantic.BeforeValidator(_as_path)] = None
+    """The weights to begin with, as the path of a file or a dict; null for random ones."""
+    freeze: Patterns = []
+    """Patterns such as `"stem.*"` of the names of tensors that are not learned."""
+    unfreeze_at_epoch: Annotated[int, pydantic.Field(ge=2)] | None = None
+    """The epoch from which what is frozen is learned after all; null for never."""
+    lr_multipliers: Annotated[Any, pydantic.PlainValidator(_check_lr_multipliers)] = {}
+    """By patterns of names, as in `{"stem.*": 0.1}`, how much of the learning rate parameters take: the product of the
+    factors of all patterns that match."""
     early_stopping: Annotated[EarlyStopping, Keyed] | None = None
     """When to stop before the last epoch; null for never."""
     checkpoint: Annotated[Checkpoint, Keyed] | None = None
@@ -294,6 +372,8 @@ class Training(Section):
             raise fault(
                 "an average in 16 bits stands still, because its steps are rounded away; use precision 'bf16'", "ema"
             )
+        if self.unfreeze_at_epoch is not None and not self.freeze:
+            raise fault("nothing is frozen; give freeze too, or leave it out", "unfreeze_at_epoch")
         if self.monitor is None and self.checkpoint is not None and self.checkpoint.keep_best:
             raise fault(
                 "keeps the best by the monitored metric, and monitor is null; give one or leave it out",

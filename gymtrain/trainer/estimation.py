@@ -76,6 +76,7 @@ def latency_ms(predictor: Predictor, repetitions: int = 50, seconds: float = 0.2
 
 def _of_module(predictor: Predictor, learner: TorchLearner) -> dict[str, Any]:
     parameters = list(learner.module.parameters())
+    trainable = sum(each.numel() for each in parameters if each.requires_grad)
     sizes: dict[str, int] = {}
     for tensor in [*parameters, *learner.module.buffers()]:
         name = str(tensor.dtype).removeprefix("torch.")
@@ -84,7 +85,8 @@ def _of_module(predictor: Predictor, learner: TorchLearner) -> dict[str, Any]:
     return {
         "parameters": {
             "total": sum(each.numel() for each in parameters),
-            "trainable": sum(each.numel() for each in parameters if each.requires_grad),
+            "trainable": trainable,
+            "frozen": sum(each.numel() for each in parameters) - trainable,
         },
         "bytes": sizes,
         "activation_bytes": _activation_bytes(learner, predictor.inputs(rows)),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What decides the most of how a model is fitted; all of it is in the spec.
-_TRAINING = ("epochs", "max_steps", "batch_size", "optimizer", "schedule", "loss", "seed")
+_TRAINING = ("start_from", "freeze", "epochs", "max_steps", "batch_size", "optimizer", "schedule", "loss", "seed")
 
 
 def model_card(spec: Mapping[str, Any], labels: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -58,7 +58,7 @@ def _training(spec: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[st
     # A model that fits all by itself takes no more than the seed.
     for name in ("seed",) if result.get("stop_reason") == "fitted" else _TRAINING:
         value = training.get(name)
-        if value is not None:
+        if value is not None and value != []:
             yield f"- {name}: {_line(value if isinstance(value, str) else _json(value))}"
 
 

@@ -53,6 +53,7 @@ from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_f
 from gymtrain.trainer.storage import Stored, reduced_to, restored, stored
 from gymtrain.trainer.tensors import tensor_of
 from gymtrain.trainer.versions import warn_of_versions
+from gymtrain.training.freezing import freeze_what_is_known
 from gymtrain.training.precision import parameter_dtype
 
 Array = npt.NDArray[Any]
@@ -336,6 +337,8 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
             device=training.device,
             dtype=parameter_dtype(training.precision),
         )
+        if isinstance(learner, TorchLearner) and training.unfreeze_at_epoch is None:
+            freeze_what_is_known(learner.module, training.freeze)
     examples = _selfcheck_rows(bundle, features)
     expected = bundle.selfcheck().get("scores")
     scores = None if expected is None else to_numpy(expected).copy()

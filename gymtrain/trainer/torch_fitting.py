@@ -23,12 +23,14 @@ from gymtrain.trainer.fitting import Fitting, class_weight_of, finisher, named
 from gymtrain.trainer.interruption import Interruption
 from gymtrain.trainer.preparation import Prepared
 from gymtrain.trainer.sampling import order_of
+from gymtrain.trainer.starting import start_from
 from gymtrain.trainer.step_log import Speed, StepLog
 from gymtrain.trainer.watching import best_weights, early_stopping, warn_of_idle_settings
 from gymtrain.training.averaging import Average
 from gymtrain.training.batches import Batches
 from gymtrain.training.callbacks import Callbacks
 from gymtrain.training.compiling import Step, compiled
+from gymtrain.training.freezing import Freezing
 from gymtrain.training.loop import EpochEnd, Plan, StepEnd, ValidationEnd, fit
 from gymtrain.training.optimizers import build_optimizers
 from gymtrain.training.position import Position, check_weights
@@ -108,6 +110,12 @@ class TorchFitting(Fitting):
     def _assemble(self) -> None:
         """Make everything that takes part, and try it on two rows."""
         training, data, learner = self.training, self._data, self.learner
+        started = None
+        if training.start_from is not None and self._resumed is None:
+            started = start_from(training.start_from, learner)
+        self._freezing = Freezing(learner.module, training.freeze, training.unfreeze_at_epoch)
+        if training.unfreeze_at_epoch is None:
+            self._freezing.begin_epoch(1)
         weights = data.weights.get("train") if training.sampling != "weighted" else None
         mixes = self._augmentation is not None and self._augmentation.mixes
         self._batches = Batches(
@@ -126,7 +134,8 @@ class TorchFitting(Fitting):
         class_weight = class_weight_of(training, data)
         loss_of = data.task.loss(training.loss, class_weight, learner.device, weighted=weights is not None, mixed=mixes)
         loss_of = in_float32(loss_of, training.precision)
-        optimizers = build_optimizers(training.optimizer, learner.module, learner.device)
+        optimizers = build_optimizers(training.optimizer, learner.module, learner.device, training.lr_multipliers)
+        self._freezing.begin_epoch(1)  # what is learned later has its place in the optimizer from the beginning
         average = None if training.ema is None else Average(learner.module, training.ema.decay, training.ema.warmup)
         self._update = Update(
             optimizers,
@@ -150,6 +159,7 @@ class TorchFitting(Fitting):
             "precision": training.precision,
             "compile": training.compile,
             "optimizers": {name: _described(each) for name, each in optimizers.items()},
+            **({} if started is None else {"started_from": started}),
         }
 
     def _watch(self, known: list[str]) -> None:
@@ -213,6 +223,7 @@ class TorchFitting(Fitting):
             seed=self.training.seed,
             position=position,
             should_stop=lambda: state.stop_reason is not None,
+            train_mode=self._freezing.train,
         )
         try:
             for event in explained(events, state, self.training.batch_size):
@@ -256,6 +267,7 @@ class TorchFitting(Fitting):
         state, position = self._state, self.position
         if not self._plan.is_over(position) and state.stop_reason is None:
             state.epoch = position.epochs + 1
+            self._freezing.begin_epoch(state.epoch)
             if position.steps_in_epoch == 0:  # one that is resumed had begun
                 self._callbacks.call("on_epoch_begin")
 
@@ -377,7 +389,10 @@ class TorchFitting(Fitting):
         here, was_training = random_state(device), module.training
         self._write_checkpoint(self)
         self._written_down = self._here
-        module.train(was_training)
+        if was_training:
+            self._freezing.train()
+        else:
+            module.eval()
         set_random_state(here, device)
         self._state.wants_checkpoint = False
 

@@ -315,10 +315,10 @@ class Trainer:
             repetitions: How often the prediction of one raw row is timed, after a warm-up.
 
         Returns:
-            A dict that JSON can hold: `parameters` (`total`, `trainable`), `bytes` of parameters and buffers by type,
-            `activation_bytes` (the most that one layer takes in and gives out for a row), all three null for models of
-            other libraries; `latency_ms` of one row (`mean`, `std`, `p50`, `p95`, `p99`), everything from raw row to
-            probabilities included; `rows_per_second` by the number of rows in a call; `device` and `threads`.
+            A dict that JSON can hold: `parameters` (`total`, `trainable`, `frozen`), `bytes` of parameters and buffers
+            by type, `activation_bytes` (the most that one layer takes in and gives out for a row), all three null for
+            models of other libraries; `latency_ms` of one row (`mean`, `std`, `p50`, `p95`, `p99`), everything from raw
+            row to probabilities included; `rows_per_second` by the number of rows in a call; `device` and `threads`.
 
         Raises:
             NotTrainedError: Neither `train()` nor `load()` was called.

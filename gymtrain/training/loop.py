@@ -108,6 +108,7 @@ def fit(
     seed: int,
     position: Position | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    train_mode: Callable[[], object] | None = None,
 ) -> Iterator[StepEnd | ValidationEnd | EpochEnd]:
     """Train a module in place, yielding what happened; the caller's `for` logs, calls the callbacks, keeps the best.
 
@@ -122,17 +123,19 @@ def fit(
 
     Epochs and steps are counted from 1. `position` says where to begin, and is kept up to date: between two steps it
     holds all that the loop would need to go on from there. Training ends as planned, or once `should_stop()`; an epoch
-    that ends early is validated and reported like the others.
+    that ends early is validated and reported like the others. `train_mode` puts the module in training mode, where not
+    all of it is to be.
 
     Raises:
         NonFiniteLossError: The loss of a step was NaN or infinite; found at the end of a block of steps.
     """
     position = Position() if position is None else position
+    train_mode = module.train if train_mode is None else train_mode
     while not plan.is_over(position) and not should_stop():
         epoch, started = position.epochs + 1, perf_counter()
         if position.steps_in_epoch == 0:
             reseed(mix(seed, epoch), batches.device)  # so that dropout depends on nothing that came before
-        module.train()
+        train_mode()
         for window in windows(plan.batches_left(batches, position), plan.accumulate):
             if plan.is_validation_due(position):
                 validated = validate()
@@ -140,7 +143,7 @@ def fit(
                 yield ValidationEnd(epoch, position.step, validated)
                 if should_stop():
                     break
-                module.train()
+                train_mode()
             position.begin_step()
             update.zero_grad()
             shares = shares_of(window)
