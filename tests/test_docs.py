@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def test_the_python_blocks_of_a_page_run_in_their_order(page, tmp_path):
     script = tmp_path / f"{page.stem}.py"
     script.write_text(program(page), encoding="utf-8")
 
-    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "GYMTRAIN_DATA": str(tmp_path / "data")}
+    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, env=environment)
 
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

@@ -5,13 +5,12 @@ What a command needs is imported inside it, so that asking for help loads neithe
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -24,22 +23,18 @@ from gymtrain.cli.arguments import (
     check_place,
     find_modules_here,
     to_directory,
-    to_path,
 )
 from gymtrain.cli.bundles import diff, inspect, reproduce, verify
 from gymtrain.cli.datasets import datasets
 from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.places import BundlePath, Sha256, SignedBy
+from gymtrain.cli.predict import predict
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
-from gymtrain.cli.terminal import printable
+from gymtrain.cli.terminal import say
 from gymtrain.cli.ui import ui
-from gymtrain.errors import CallbackError, GymtrainError, TaskError, TrainingError, naming
-
-if TYPE_CHECKING:
-    from gymtrain.data.tables import Kind
-    from gymtrain.trainer import Trainer
+from gymtrain.errors import CallbackError, GymtrainError, TrainingError, naming
 
 FAILED, REFUSED, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -84,9 +79,9 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if isinstance(error, KeyboardInterrupt):
-        _say("Interrupted.")
+        say("Interrupted.")
         return INTERRUPTED
-    _say(f"Error: {_message(error)}")
+    say(f"Error: {_message(error)}")
     return FAILED if isinstance(error, TrainingError | CallbackError) else REFUSED
 
 
@@ -94,10 +89,6 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
-
-
-def _say(message: str) -> None:
-    typer.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 # Plain help: rich takes longer to load than all the rest.
@@ -157,7 +148,7 @@ def validate(
             experiment = Experiment(**read_spec_file(path))
         except GymtrainError as error:
             refused = True
-            _say(f"{path}: {error}")
+            say(f"{path}: {error}")
             continue
         typer.echo(_written(path, experiment.to_dict()) if resolved else f"{path}: OK {experiment.sha256}")
     if refused:
@@ -242,7 +233,7 @@ def _tell_of_checkpoints(result: dict[str, Any] | None) -> None:
     """Say how to go on after a training that was interrupted or failed."""
     written = sorted(Path(result["run"]["checkpoint_dir"]).glob("epoch-*.zip")) if result else []
     if written:
-        _say(f"The last checkpoint is {written[-1]}; go on with --resume auto.")
+        say(f"The last checkpoint is {written[-1]}; go on with --resume auto.")
 
 
 def _read_spec(path: Path, root: Path | None) -> dict[str, Any]:
@@ -279,79 +270,7 @@ def find_lr(
         print_learning_rates(found)
 
 
-@app.command()
-def predict(
-    bundle: BundlePath,
-    table: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV file with a header, or Parquet.", **EXISTING)],
-    output: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Write there instead of to the terminal.", parser=to_path)
-    ] = None,
-    proba: Annotated[bool, typer.Option("--proba", help="Give the probability of each class too.")] = False,
-    id_column: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="Copy this column of the input in front.")
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=2**31 - 1, metavar="N", help="Rows that are in memory at a time.")
-    ] = 8192,
-    kind: Annotated[
-        Literal["csv", "parquet"] | None,
-        typer.Option("--format", help="The format of INPUT, where its name does not tell."),
-    ] = None,
-    sha256: Sha256 = None,
-    signed_by: SignedBy = None,
-    trust: Trusted = None,
-) -> None:
-    """Predict from the rows of a table; CSV comes out."""
-    find_modules_here()
-    output = None if output == Path("-") else output
-    check_place(output, table, bundle)
-    if output is None and sys.__stdout__ is None:
-        raise OSError(errno.EBADF, "It is closed; name a file with --output", STDOUT)
-    from gymtrain.data.tables import TableFile, kind_of
-
-    if output is not None and kind_of(output) == "parquet":
-        raise OSError(errno.EINVAL, "The output is CSV; name it .csv", str(output))
-
-    from gymtrain.bundle import atomic_write
-    from gymtrain.cli.predictions import Predictions
-    from gymtrain.trainer import Trainer
-
-    if not table.is_file():
-        message = f"{str(table)!r} is a pipe or a device, and the rows are read twice; write them into a file"
-        raise typer.BadParameter(message, param_hint="INPUT")
-    rows = TableFile(table, kind or _kind_of(table))
-    trainer = Trainer.load(bundle, trust=trust or (), sha256=sha256, signed_by=signed_by or None)
-    if proba:
-        _require_probabilities(trainer)
-    predictions = Predictions(trainer, rows, id_column=id_column, proba=proba)
-    if output is None:
-        with naming(STDOUT):
-            predictions.write(sys.stdout.buffer, batch_size)
-    else:
-        with atomic_write(output) as file:
-            predictions.write(file, batch_size)
-
-
-def _require_probabilities(trainer: Trainer) -> None:
-    try:
-        trainer.predict_blocks(iter(()), proba=True)
-    except TaskError as error:
-        why = str(error).removeprefix("predict_proba: ").removesuffix("; use predict()")
-        raise typer.BadParameter(f"{why}; leave it out", param_hint="--proba") from None
-
-
-def _kind_of(path: Path) -> Kind:
-    from gymtrain.data.tables import KINDS, kind_of
-
-    kind = kind_of(path)
-    if kind is None:
-        raise typer.BadParameter(
-            f"{str(path)!r} ends in neither {', '.join(KINDS)}; say --format csv or --format parquet",
-            param_hint="INPUT",
-        )
-    return kind
-
-
+app.command()(predict)
 app.command()(inspect)
 app.command()(verify)
 app.command()(diff)

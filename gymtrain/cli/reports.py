@@ -128,6 +128,7 @@ def _facts(path: Path, content: dict[str, Any]) -> Iterator[tuple[str, str | Non
     for part in PARTS:
         if part in data:
             yield f"{part} data", f"{data[part]['rows']:,} rows, SHA-256 {data[part]['sha256']}"
+    yield "left out", _left_out(results.get("bad_samples"))
     yield "weights", _kept(results.get("best"))
     yield "stored", _storage(content["storage"] or {})
     yield "elapsed", _seconds(results["elapsed"]) if results.get("elapsed") else None
@@ -145,6 +146,10 @@ def _storage(said: dict[str, Any]) -> str | None:
     if isinstance(portable, dict):
         told += [f"also as ONNX, whose scores differ by up to {_value(portable.get('difference'), None)}"]
     return ", ".join(told) or None
+
+
+def _left_out(bad: dict[str, Any] | None) -> str | None:
+    return None if bad is None else f"{bad['count']:,} images that could not be used: {'; '.join(bad['first'])}"
 
 
 def _is_checkpoint(manifest: dict[str, Any]) -> bool:
@@ -179,6 +184,8 @@ def _kept(best: dict[str, Any] | None) -> str:
 
 
 def _features(features: dict[str, Any]) -> str:
+    if features["dtype"] == "image":
+        return f"images of any size, up to {features['max_pixels']:,} pixels: paths, bytes, arrays of pixels"
     if features["columns"] is None:
         return f"{features['dtype']} of shape {tuple(features['shape'])}"
     columns = [f"{column['name']} ({column['kind']})" for column in features["columns"]]

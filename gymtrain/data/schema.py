@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gymtrain.data.decoding import ImageArray
 from gymtrain.data.frames import Frame, is_frame
-from gymtrain.data.image_forms import as_images, as_pixels
+from gymtrain.data.image_forms import as_images, as_pixel_rows, as_pixels, is_one_image
 from gymtrain.data.images import MAX_PIXELS, Images
 from gymtrain.data.rows import Rows, taken
 from gymtrain.errors import DataError, GymtrainError, InputError, some
@@ -83,15 +83,20 @@ class Features:
         """Whether a row is an image of any size."""
         return self.dtype == IMAGE
 
+    @property
+    def are_pixels(self) -> bool:
+        """Whether a row is an array of pixels, for which the file of an image of the same size will do."""
+        return self.dtype == "uint8" and len(self.shape) in (2, 3)
+
     def known_form(self, X: Any) -> Any:
         """Return rows in a form that can be cut into blocks, as the function of this name does, also for images.
 
         Raises:
             InputError: They are none.
         """
-        if isinstance(X, np.ndarray) and not self.are_images:
-            return X
-        return as_images(X, self.max_pixels) if self.are_images else known_form(X)
+        if self.are_images or self._are_files(X):
+            return as_images(X, self.max_pixels)
+        return X if isinstance(X, np.ndarray) else known_form(X)
 
     def check(self, X: Any, *, missing: bool) -> Rows:
         """Bring rows into the form that the preprocessors were fitted on.
@@ -109,6 +114,8 @@ class Features:
         """
         if self.are_images:
             return as_images(X, self.max_pixels)
+        if self._are_files(X):
+            return as_pixel_rows(X, self.shape, self.max_pixels)
         if isinstance(X, np.ndarray) and self.columns is None and X.dtype == self.dtype and X.shape[1:] == self.shape:
             rows: Frame | Matrix = X if X.flags.c_contiguous else np.ascontiguousarray(X)
         else:
@@ -116,6 +123,13 @@ class Features:
             rows = self._from_names(X) if self.columns is not None else self._from_array(X)
         self.check_values(rows, missing=missing)
         return rows
+
+    def _are_files(self, X: Any) -> bool:
+        """Tell whether somebody gives images to a model of pixels."""
+        if not self.are_pixels:
+            return False
+        several = isinstance(X, list | tuple) or getattr(X, "ndim", 0) == 1
+        return isinstance(X, Images) or is_one_image(X) or (several and any(map(is_one_image, X)))
 
     def _from_names(self, X: Any) -> Frame:
         assert self.columns is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -85,7 +86,7 @@ def described(experiment: Experiment, predictor: Predictor) -> dict[str, Any]:
         count = max(1, min(EXAMPLE_ROWS, EXAMPLE_VALUES // int(np.prod(features.shape))))
         few = taken(rows, slice(count))
         outputs = [_tensor(predictor.predict(few))]
-        example = None if isinstance(few, Images) else _example(few)
+        example = _example(few)
     return {
         "loader": "gymtrain.serving.pyfunc",
         "config": {"trust": _foreign_types(experiment)},
@@ -103,7 +104,12 @@ def _tensor(labels: Array) -> dict[str, Any]:
     return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *labels.shape[1:]]}}
 
 
-def _example(rows: Frame | Array) -> dict[str, Any]:
+def _example(rows: Frame | Images | Array) -> dict[str, Any] | None:
+    if isinstance(rows, Images):
+        files = [base64.b64encode(rows.encoded(row)).decode() for row in range(len(rows))]
+        while files and sum(map(len, files)) > 8 * EXAMPLE_VALUES:
+            files.pop()
+        return {"inputs": files} if files else None
     if isinstance(rows, Frame):
         columns = [_present(column).tolist() for column in rows.columns.values()]
         return {"dataframe_split": {"columns": rows.names, "data": [list(row) for row in zip(*columns, strict=True)]}}

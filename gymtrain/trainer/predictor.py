@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gymtrain.data.frames import Frame
-from gymtrain.data.images import BadImageError, Images
+from gymtrain.data.images import Images
 from gymtrain.data.preprocessors import Pipeline
 from gymtrain.data.rows import Rows
 from gymtrain.data.schema import Features, number_of_rows, row_blocks, rows_that_are_not_finite
-from gymtrain.errors import InputError, TaskError
+from gymtrain.errors import DataError, InputError, TaskError
 from gymtrain.models.contract import Learner
 from gymtrain.models.tasks import Task
 from gymtrain.trainer.held_out import HeldOut
@@ -104,10 +104,17 @@ class Predictor:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is reported below
             try:
                 values = self.pipeline.transform(rows)
-            except BadImageError as error:
+            except DataError as error:
+                if not isinstance(rows, Images):
+                    raise
                 raise InputError(str(error)) from error
             inputs = np.ascontiguousarray(values, dtype=np.float32)
         if inputs.shape[1:] != self.input_shape:
+            if isinstance(rows, Images):
+                raise InputError(
+                    f"the images have, or become, the shape {inputs.shape[1:]}; the model was trained on "
+                    f"{self.input_shape}: bring them to the size of the training data"
+                )
             raise InputError(
                 f"the preprocessors made rows of shape {inputs.shape[1:]}; in training it was {self.input_shape}: what "
                 f"a row becomes may not depend on the others"

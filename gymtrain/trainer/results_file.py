@@ -23,6 +23,11 @@ class _Part(Strict):
     sha256: str
 
 
+class _BadSamples(Strict):
+    count: Count
+    first: list[str]
+
+
 class _Cpu(Strict):
     brand: str | None
 
@@ -45,6 +50,7 @@ class _Results(Strict):
     metrics: dict[str, Number | list[Number]] = {}
     best: _Best | None = None
     data: dict[str, _Part] | None = None
+    bad_samples: _BadSamples | None = None
     elapsed: dict[str, float] = {}
     hardware_info: _Hardware | None = None
     status: str | None = None

@@ -214,7 +214,7 @@ def contents_of(
         schema=schema,
         results=json_safe(dict(result)),
         selfcheck=_selfcheck(predictor),
-        readme=model_card(spec, task, json_safe(dict(result))),
+        readme=model_card(spec, schema, json_safe(dict(result))),
         which_weights=predictor.weights,
         versions={name: version for name, version in library_versions().items() if name in LIBRARIES},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

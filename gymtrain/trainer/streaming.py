@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymtrain.data.frames import Frame
-from gymtrain.data.schema import Features, known_form, number_of_rows, row_blocks
+from gymtrain.data.image_forms import is_one_image
+from gymtrain.data.images import SUFFIXES
+from gymtrain.data.schema import Features, number_of_rows, row_blocks
 from gymtrain.errors import InputError, some
-from gymtrain.trainer.predictor import Array
+from gymtrain.trainer.predictor import IMAGES_AT_A_TIME, Array
 
 if TYPE_CHECKING:
     from gymtrain.data.tables import TableFile
@@ -23,8 +26,8 @@ def blocks_of(source: Any, features: Features, block_rows: int) -> Iterator[Any]
     """Yield rows in blocks, of which one is in memory at a time.
 
     Args:
-        source: The path of a CSV or Parquet file; rows in any form; or anything else that can be iterated over, whose
-            items are the blocks.
+        source: The path of a CSV or Parquet file, or of an image or a directory of images; rows in any form; or
+            anything else that can be iterated over, whose items are the blocks, or single images, which are gathered.
         features: What a row looks like.
         block_rows: The most rows of a block of a file or of rows.
 
@@ -33,11 +36,14 @@ def blocks_of(source: Any, features: Features, block_rows: int) -> Iterator[Any]
     """
     if isinstance(block_rows, bool) or not isinstance(block_rows, int) or not 1 <= block_rows <= MAX_BLOCK_ROWS:
         raise InputError(f"block_rows: got {block_rows!r}; expected a whole number from 1 to {MAX_BLOCK_ROWS}")
-    if isinstance(source, str | os.PathLike):
+    takes_images = features.are_images or features.are_pixels
+    if isinstance(source, str | os.PathLike) and not (takes_images and _are_pictures(source, features)):
         return _blocks_of_file(Path(source), features, block_rows)
+    if takes_images and isinstance(source, Iterable) and number_of_rows(source) is None:
+        return _gathered(iter(source), min(block_rows, IMAGES_AT_A_TIME))
     if isinstance(source, Iterator):
         return source
-    rows = known_form(source)
+    rows = features.known_form(source)
     if number_of_rows(rows) is not None:
         return row_blocks(rows, block_rows)
     if isinstance(source, Iterable):
@@ -45,6 +51,19 @@ def blocks_of(source: Any, features: Features, block_rows: int) -> Iterator[Any]
     raise InputError(
         f"got a {type(source).__name__}; expected the path of a file, rows, or an iterator over blocks of rows"
     )
+
+
+def _are_pictures(path: str | os.PathLike[str], features: Features) -> bool:
+    """Tell whether a path is no table."""
+    return features.are_images or os.path.isdir(path) or os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def _gathered(source: Iterator[Any], size: int) -> Iterator[Any]:
+    """Yield blocks as they come, and what comes as single images in blocks of up to `size`."""
+    for are_single, group in groupby(source, is_one_image):
+        while are_single and (block := list(islice(group, size))):
+            yield block
+        yield from group
 
 
 def _blocks_of_file(path: Path, features: Features, block_rows: int) -> Iterator[Any]:

@@ -44,6 +44,8 @@ from gymtrain.training.checkpointing import ModelCheckpoint
 from gymtrain.training.histograms import ParameterHistograms
 
 SELFCHECK_ROWS = 8
+# So many of the images that were left out are named.
+BAD_SAMPLES = 5
 
 
 class TrainingRun:
@@ -90,6 +92,7 @@ class TrainingRun:
         self._checkpoints: Checkpoints | None = None
         self._tested: dict[str, float] = {}
         self._data: dict[str, Any] = {}
+        self._bad_samples: dict[str, Any] | None = None
         self._has_warned = False
 
     def execute(self) -> None:
@@ -204,7 +207,12 @@ class TrainingRun:
         if best.monitor is not None:
             value = self.state.metrics.get(best.monitor, math.nan) if state["is_epoch_end"] else math.nan
             monitored = Monitored(best.monitor, value, best.mode)
-        facts = {"data": self._data, "hardware_info": self.hardware(), "spec_sha256": self.spec_sha256}
+        facts = {
+            "data": self._data,
+            "bad_samples": self._bad_samples,
+            "hardware_info": self.hardware(),
+            "spec_sha256": self.spec_sha256,
+        }
         self._checkpoints.write(self.spec, _predictor(fitting.kept, data, "last"), state, monitored, facts)
 
     def _warn_of_no_checkpoints(self) -> None:
@@ -217,6 +225,8 @@ class TrainingRun:
             )
 
     def _report_data(self, data: Prepared) -> None:
+        if data.bad_samples:
+            self._bad_samples = {"count": len(data.bad_samples), "first": data.bad_samples[:BAD_SAMPLES]}
         name = self.experiment.dataset.dataset.type
         contexts = {"train": "training", "val": "validation", "test": "test"}
         for part, context in contexts.items():
@@ -253,9 +263,11 @@ class TrainingRun:
             "best": best.to_dict(),
             "stop_reason": self.state.stop_reason,
             "data": self._data,
+            "bad_samples": self._bad_samples,
             "hardware_info": self.hardware(),
         }
-        self.report.description(model_card(self.spec, data.task.to_dict(), told))
+        schema = {"features": data.features.to_dict(), "labels": data.task.to_dict()}
+        self.report.description(model_card(self.spec, schema, told))
 
     def _kept_epoch(self, fitting: Fitting) -> int:
         """Return the epoch whose weights are kept."""
@@ -278,6 +290,7 @@ class TrainingRun:
                 "metrics": {} if fitting is None else fitting.history | self._tested,
                 "best": None if fitting is None else fitting.best.to_dict(),
                 "data": self._data,
+                "bad_samples": self._bad_samples,
                 "execution": {} if fitting is None else fitting.execution,
                 "hardware_info": self.hardware(),
                 "run": self.report.info(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import user_code
+from drawn_images import folder_of_images
 
 from gymtrain import Trainer
 
@@ -89,6 +91,20 @@ def digits(root: Path) -> Trainer:
     X, y = user_code.rows_of("multiclass")
     tree = {"type": "sklearn", "estimator": "DecisionTreeClassifier", "max_depth": 3}
     return trained(root, {"type": "arrays", "X": X, "y": y}, tree)
+
+
+@pytest.fixture(scope="module")
+def circles(root: Path) -> Trainer:
+    """A model of images of any size, from files."""
+    photos = folder_of_images(root / "photos", 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GYMTRAIN_DATA", str(root / "data"))
+        return trained(
+            root,
+            {"type": "image_folder", "path": str(photos)},
+            {"type": "cnn", "channels": [4]},
+            preprocessors=[{"type": "image_resize", "width": 16, "height": 16}, {"type": "divide"}],
+        )
 
 
 def loaded(trainer: Trainer, **options: Any) -> Any:
@@ -210,6 +226,69 @@ def test_a_wrong_array_is_refused_in_our_words(digits):
         model.predict(np.zeros((2, 5)))
     with pytest.raises(MlflowException, match=r"got no rows; expected \(rows, 6\)"):
         model.predict(np.zeros((0, 6)))
+
+
+def test_files_in_base64_bytes_and_pixels_get_the_answers_of_the_trainer(circles, root):
+    files = sorted((root / "photos").rglob("*.jpg"))[::4]
+    model, expected = loaded(circles), circles.predict(files).tolist()
+    raw = [path.read_bytes() for path in files]
+    encoded = [base64.b64encode(each).decode() for each in raw]
+    in_lines = [base64.encodebytes(each).decode() for each in raw]
+    pixels = np.zeros((2, 20, 30, 3), np.uint8)
+
+    for rows in (np.array(encoded), np.array(raw, object), pd.DataFrame({"image": in_lines}), pd.DataFrame({"x": raw})):
+        assert model.predict(rows).tolist() == expected
+    probabilities = model.predict(np.array(encoded), params={"proba": True})
+    np.testing.assert_array_equal(probabilities.to_numpy(), circles.predict_proba(files))
+    assert model.predict(pixels).tolist() == circles.predict(pixels).tolist()
+    for body in (
+        {"inputs": encoded},
+        {"instances": encoded},
+        {"dataframe_split": {"data": [[each] for each in encoded]}},
+    ):
+        assert asked(model, body) == (200, expected)
+    assert asked(model, {"inputs": pixels[:, :2, :2].tolist()}) == (200, circles.predict(pixels[:, :2, :2]).tolist())
+    assert (
+        model.predict(model.input_example).tolist()
+        == circles.predict(circles._predictor.examples.take(slice(5))).tolist()
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "pixels"])
+def test_a_request_opens_no_file_of_the_server(circles, root, kind):
+    from mlflow.exceptions import MlflowException
+
+    model = loaded(circles)
+    if kind == "pixels":
+        X = np.zeros((12, 40, 48), np.uint8)
+        model = loaded(trained(root, {"type": "arrays", "X": X, "y": np.arange(12) % 2}, "linear"))
+    path = str(next((root / "photos" / "circle").iterdir()))
+    (root / "abcd").write_bytes(Path(path).read_bytes())  # a name that is base64, too
+
+    for wrong in (path, "http://127.0.0.1/x.jpg", "..", f"file://{path}"):
+        for rows in (np.array([wrong]), np.array([wrong], object), pd.DataFrame({"image": [wrong]})):
+            with pytest.raises(MlflowException, match="no path is opened here: send the content") as caught:
+                model.predict(rows)
+            assert caught.value.get_http_status_code() == 400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for wrong in ("abcd", [["abcd"]], [path], {"path": path}):
+            assert asked(model, {"inputs": [wrong]})[0] == 400
+        for rows in (np.array([Path("abcd")], object), np.array([b"abcd"], object)):
+            with pytest.raises(MlflowException):
+                model.predict(rows)
+
+
+def asked(model: Any, body: Any) -> tuple[int, Any]:
+    """Answer a request as a server does, without one."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc.scoring_server import invocations
+
+    try:
+        reply = invocations(json.dumps(body), "application/json", model, model.metadata.get_input_schema())
+    except MlflowException as error:
+        return error.get_http_status_code(), str(error)
+    return reply.status, json.loads(reply.response)["predictions"]
 
 
 class Serving:
