@@ -41,6 +41,8 @@ class Predictor:
         held_out: Rows that nothing was learned from; None where there are none, or not any more.
         reduced: In how few bytes its weights were written in the bundle that they are out of, as
             `gymtrain.trainer.reducing.REDUCED` names it; None for in as many as they have.
+        rounded: In how few bytes they were written in bundles before that one, in this order; what was rounded away
+            there is gone.
     """
 
     features: Features
@@ -52,6 +54,7 @@ class Predictor:
     expected: Array | None = None
     held_out: HeldOut | None = None
     reduced: str | None = None
+    rounded: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,14 @@ def reproduce(
         assert run.predictor is not None
         new = {key: value for key, value in run.result.items() if key != "run"}  # which is gone with its directory
         one, other = Path(scratch, "before.zip"), Path(scratch, "after.zip")
+        for dtype in predictor.rounded:
+            _round(run.predictor.learner, dtype)
+        learned = replace(run.predictor, rounded=predictor.rounded)
         if keep is not None:
-            save(keep, again, written(again.to_dict()), run.predictor, new, dtype=predictor.reduced)
+            save(keep, again, written(again.to_dict()), learned, new, dtype=predictor.reduced)
         if predictor.reduced is not None:
             _round(run.predictor.learner, predictor.reduced)
-        save(other, again, written(again.to_dict()), run.predictor, new)
+        save(other, again, written(again.to_dict()), replace(learned, reduced=predictor.reduced), new)
         save(one, experiment, written(experiment.to_dict()), predictor, result)
         with open_bundle(one) as before, open_bundle(other) as after:
             found = differences(before, after)

@@ -50,7 +50,7 @@ from gymtrain.trainer.reducing import REDUCED, change
 from gymtrain.trainer.results_file import check_results
 from gymtrain.trainer.schema_file import read_schema
 from gymtrain.trainer.soundness import check_preprocessors, check_weights, non_finite_weights
-from gymtrain.trainer.storage import Stored, reduced_to, restored, stored
+from gymtrain.trainer.storage import Stored, reduced_to, restored, rounded_to, stored
 from gymtrain.trainer.tensors import tensor_of
 from gymtrain.trainer.versions import warn_of_versions
 from gymtrain.training.freezing import freeze_what_is_known
@@ -343,8 +343,17 @@ def _predictor(bundle: Bundle, experiment: Experiment, trust: Collection[str]) -
     expected = bundle.selfcheck().get("scores")
     scores = None if expected is None else to_numpy(expected).copy()
     which = bundle.manifest["weights"]
-    reduced = reduced_to(bundle)
-    predictor = Predictor(features, pipeline, learner, input_shape, which, examples, expected=scores, reduced=reduced)
+    predictor = Predictor(
+        features,
+        pipeline,
+        learner,
+        input_shape,
+        which,
+        examples,
+        expected=scores,
+        reduced=reduced_to(bundle),
+        rounded=rounded_to(bundle),
+    )
     check_preprocessors(predictor, states)
     return predictor
 
@@ -379,6 +388,9 @@ def _model_members(predictor: Predictor, copied: Copied, weights: Stored | None)
     if isinstance(learner, TorchLearner):
         tensors, said = weights or stored(learner)
         written = {name: tensor_of(copied(f"weights/{name}", tensor)) for name, tensor in tensors.items()}
+        before = [*predictor.rounded, *([] if predictor.reduced is None else [predictor.reduced])]
+        if before:
+            said = {**said, "rounded": before}
         return {"weights": written, "storage": said or None}
     state = _state("model", learner.save())
     return {"weights": state.tensors or None, "model_skops": state.skops, "model_state": state.values["state"]}

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
             BundleError: `inconsistent`: The tensors are not what is said of them.
         """
         known = self.said.get("reduced", {"tensors": {}})
-        if unknown := sorted(self.said.keys() - {"tied", "reduced", "portable"}):
+        if unknown := sorted(self.said.keys() - {"tied", "reduced", "rounded", "portable"}):
             raise BundleError(f"storage.json: unknown {some(unknown)}", reason="inconsistent")
         if not isinstance(known, dict):
             raise BundleError("storage.json: reduced: expected an object", reason="inconsistent")
@@ -76,3 +76,15 @@ def reduced_to(bundle: Bundle) -> str | None:
     said = (bundle.storage() or {}).get("reduced")
     to = said.get("to") if isinstance(said, dict) else None
     return to if isinstance(to, str) and to in REDUCED else None
+
+
+def rounded_to(bundle: Bundle) -> tuple[str, ...]:
+    """Return in how few bytes the weights were written in earlier bundles, each one of `REDUCED`, in this order.
+
+    Raises:
+        BundleError: `inconsistent`: It is no list of such names.
+    """
+    said = (bundle.storage() or {}).get("rounded", [])
+    if not isinstance(said, list) or any(not isinstance(to, str) or to not in REDUCED for to in said):
+        raise BundleError(f"storage.json: rounded: expected a list of {some(REDUCED)}", reason="inconsistent")
+    return tuple(said)

@@ -13,7 +13,7 @@ from bundle_forge import make_contents
 from typer.testing import CliRunner, Result
 
 from gymtrain import Trainer
-from gymtrain.bundle import Contents, from_numpy, generate_key, open_bundle, sign, to_numpy, write
+from gymtrain.bundle import Contents, differences, from_numpy, generate_key, open_bundle, sign, to_numpy, write
 from gymtrain.cli import app
 from gymtrain.errors import BundleError, InputError, SaveError, SpecError
 from gymtrain.training.callbacks import Callback
@@ -461,6 +461,21 @@ def test_the_command_keeps_it_there_too(bundle: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert run("diff", bundle, "memory://kept/told.zip").exit_code == 0
+
+
+def test_weights_that_were_rounded_in_earlier_bundles_are_reproduced_so(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.save(tmp_path / "half.zip", dtype="bf16")
+    Trainer.load(tmp_path / "half.zip").save(tmp_path / "whole.zip")
+    Trainer.load(tmp_path / "whole.zip").save(tmp_path / "small.zip", dtype="int8")
+
+    for name in ("whole", "small"):
+        found = Trainer.load(tmp_path / f"{name}.zip").reproduce(keep=tmp_path / "again.zip")
+
+        assert (found["same_bits"], found["metrics"]) == (True, {})
+        with open_bundle(tmp_path / f"{name}.zip") as first, open_bundle(tmp_path / "again.zip") as second:
+            # A trainer out of a file has no rows any more to say what rounding changes.
+            assert [each.name for each in differences(first, second) if each.name != "storage.json"] == []
+            assert [(each.storage() or {})["rounded"] for each in (first, second)] == [["bf16"]] * 2
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "int8"])

@@ -247,6 +247,19 @@ def test_a_file_with_the_weights_of_another_type_is_refused(digits, tmp_path):
             Trainer.load(path)
 
 
+@pytest.mark.parametrize("rounded", ["int8", {}, [8], [["int8"]], ["int4"]])
+def test_what_a_file_says_of_earlier_rounding_is_refused(digits, tmp_path, rounded):
+    path = tmp_path / "small.zip"
+    digits.save(path, dtype="int8")
+    forge = take_apart(path.read_bytes())
+    said = {**json.loads(forge.part("storage.json").content), "rounded": rounded}
+    path.write_bytes(forge.replace("storage.json", json.dumps(said).encode()).pack())
+
+    with pytest.raises(BundleError, match=r"storage\.json: rounded: expected a list of 'bf16'") as caught:
+        Trainer.load(path)
+    assert caught.value.reason == "inconsistent"
+
+
 def test_of_a_large_part_some_rows_are_kept(monkeypatch, digits):
     from gymtrain.trainer import held_out
 
