@@ -1,4 +1,4 @@
-"""The training stage against the hand-written loop that does the same work.
+"""The training stage against the hand-written loop that does the same work; on a GPU with `--device cuda`.
 
 The hand-written loop is as fast as plain PyTorch gets with reasonable effort: one permutation per epoch, batches by
 `index_select`, fused Adam, `zero_grad(set_to_none=True)`, the loss added up where it is and read once an epoch. Both
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _measure import arguments, differences, header, interleaved, ratios, spread_text, table
+from _measure import arguments_parser, differences, header, interleaved, ratios, spread_text, table
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -48,22 +48,22 @@ def synthetic(rows: int, features: int = 784, classes: int = 10) -> tuple[np.nda
     return X, y
 
 
-def hand_written(case: Case) -> float:
+def hand_written(case: Case, device: str) -> float:
     """Train with the hand-written loop; return seconds."""
-    inputs, targets = torch.from_numpy(case.X), torch.from_numpy(case.y)
     started = perf_counter()
+    inputs, targets = torch.from_numpy(case.X).to(device), torch.from_numpy(case.y).to(device)
     torch.manual_seed(0)
     sizes = [case.X.shape[1], *case.hidden]
     layers: list[nn.Module] = []
     for size, width in pairwise(sizes):
         layers += [nn.Linear(size, width), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
+    model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     loss_of = nn.CrossEntropyLoss()
     model.train()
     for _ in range(case.epochs):
-        total = torch.zeros(())
-        for chosen in torch.randperm(len(inputs)).split(case.batch_size):
+        total = torch.zeros((), device=device)
+        for chosen in torch.randperm(len(inputs)).to(device).split(case.batch_size):
             batch, labels = inputs.index_select(0, chosen), targets.index_select(0, chosen)
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(model(batch), labels)
@@ -74,7 +74,7 @@ def hand_written(case: Case) -> float:
     return perf_counter() - started
 
 
-def trainer_for(case: Case, root: str) -> Trainer:
+def trainer_for(case: Case, root: str, device: str = "cpu") -> Trainer:
     """Describe the same training."""
     return Trainer(
         dataset={
@@ -84,24 +84,24 @@ def trainer_for(case: Case, root: str) -> Trainer:
         },
         model={
             "model": {"type": "mlp", "hidden": case.hidden},
-            "training": {"epochs": case.epochs, "batch_size": case.batch_size, "optimizer": "Adam", "device": "cpu"},
+            "training": {"epochs": case.epochs, "batch_size": case.batch_size, "optimizer": "Adam", "device": device},
         },
         tracking={"root": root, "trackers": [], "log_every_n_steps": 0},
     )
 
 
-def with_gymtrain(case: Case, root: str) -> float:
+def with_gymtrain(case: Case, root: str, device: str) -> float:
     """Train with gymtrain; return the seconds of the stage `fit_model`."""
-    seconds: float = trainer_for(case, root).train()["elapsed"]["fit_model"]
+    seconds: float = trainer_for(case, root, device).train()["elapsed"]["fit_model"]
     return seconds
 
 
-def compared(case: Case, rounds: int, root: str) -> list[list[str]]:
+def compared(case: Case, rounds: int, root: str, device: str) -> list[list[str]]:
     """Return the rows of the table."""
     contenders: dict[str, Callable[[], float]] = {
-        "hand-written": lambda: hand_written(case),
-        "hand-written again": lambda: hand_written(case),
-        "gymtrain": lambda: with_gymtrain(case, root),
+        "hand-written": lambda: hand_written(case, device),
+        "hand-written again": lambda: hand_written(case, device),
+        "gymtrain": lambda: with_gymtrain(case, root, device),
     }
     seconds = interleaved(contenders, rounds)
     own = seconds["hand-written"]
@@ -116,7 +116,9 @@ def compared(case: Case, rounds: int, root: str) -> list[list[str]]:
 
 
 def main() -> None:
-    options = arguments("Training against the hand-written loop.", rounds=9)
+    parser = arguments_parser("Training against the hand-written loop.", rounds=9)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     digits = load_digits()
     small = Case(
@@ -134,7 +136,7 @@ def main() -> None:
         large = large._replace(name="6000 rows, 784-256-256-10, batch 128")
     print(header("gymtrain", "torch", "numpy", rounds=options.rounds, threads=options.threads), end="\n\n")
     with tempfile.TemporaryDirectory() as root:
-        rows = [row for case in (large, small) for row in compared(case, options.rounds, root)]
+        rows = [row for case in (large, small) for row in compared(case, options.rounds, root, options.device)]
     print(table(["training", "speed / hand-written", "range", "µs per step", "extra µs per step", "range"], rows))
 
 
