@@ -93,7 +93,7 @@ class Batches:
 
     def first(self, rows: int) -> Batch:
         """Return the first rows, in the order of the dataset and not augmented."""
-        positions = torch.arange(min(rows, self.num_rows))
+        positions = torch.arange(min(rows, self.num_rows), device=self._rows.targets.device)
         return self._finished(*(each.to(self.device) for each in self._rows.take(positions)))
 
     def stream(self, first: int) -> Iterator[Batch]:
