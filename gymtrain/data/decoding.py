@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 
 # What the pixels of a cache depend on beside the files and the preprocessors; raise it when decoding changes.
 VERSION = 1
-_ROWS_AT_A_TIME = 32  # to a thread
+_ROWS_AT_A_TIME = 32  # to a thread, at the most
 
 
 class Decoder:
@@ -173,7 +173,8 @@ def in_threads(
     act: Callable[[Sequence[int]], None], count: int, threads: int, told: Callable[[int], None] = lambda done: None
 ) -> None:
     """Act on the numbers from 0 to `count`, some at a time in each thread; what fails ends all."""
-    blocks = (range(start, min(start + _ROWS_AT_A_TIME, count)) for start in range(0, count, _ROWS_AT_A_TIME))
+    size = max(1, min(_ROWS_AT_A_TIME, count // threads))
+    blocks = (range(start, min(start + size, count)) for start in range(0, count, size))
     if threads == 1 or count <= 2:
         for block in blocks:
             act(block)

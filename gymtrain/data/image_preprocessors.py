@@ -212,6 +212,7 @@ class Normalize(Preprocessor):
                 raise ValueError(f"std is {std}; expected numbers above 0")
             self.shift, self.scale = np.array(mean, np.float32), np.array(std, np.float32)
         self.mean, self.std = mean, std
+        self._there: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def fit(self, X: Any, y: npt.NDArray[Any]) -> None:
         """Learn the mean and the standard deviation of each channel, if they were not given.
@@ -232,6 +233,7 @@ class Normalize(Preprocessor):
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 0))
         self.shift, self.scale = mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32)
+        self._there.clear()
 
     def transform(self, X: Matrix) -> Matrix:
         """Return the images normalised."""
@@ -245,7 +247,10 @@ class Normalize(Preprocessor):
 
         if images.ndim == 3:
             return (images - float(self.shift[0])) / float(self.scale[0])
-        shift, scale = (torch.from_numpy(each).to(images.device) for each in (self.shift, self.scale))
+        if images.device not in self._there:  # kept: to copy them for each batch would make a GPU wait
+            shift, scale = (torch.from_numpy(each).to(images.device) for each in (self.shift, self.scale))
+            self._there[images.device] = shift, scale
+        shift, scale = self._there[images.device]
         return (images - shift) / scale
 
     def save(self) -> State:
@@ -256,6 +261,7 @@ class Normalize(Preprocessor):
         """Take back what was learned."""
         if self.mean is None:
             self.shift, self.scale = state["shift"], state["scale"]
+            self._there.clear()
 
 
 def check_shape(shape: tuple[int, ...], name: str, channels: tuple[int, ...] | None = None) -> None:
