@@ -15,8 +15,8 @@ from gymtrain.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# On a CPU, samples go through the whole chain in portions that stay in the cache of a core.
-PORTION_BYTES = 2**20
+# On a CPU, samples go through the whole chain in portions that about stay in the cache of a core.
+PORTION_BYTES = 2**21
 
 
 class Augmentation:

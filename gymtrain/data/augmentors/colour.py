@@ -41,11 +41,12 @@ class Blend(NamedTuple):
 
     def after(self, before: Blend) -> Blend:
         """Return what both do, one after the other."""
+        of_grey, of_mean = before.image + before.grey, before.image + before.grey + before.mean
         return Blend(
-            self.image * before.image,
-            self.image * before.grey + self.grey * (before.image + before.grey),
-            (self.image + self.grey) * before.mean + self.mean * (before.image + before.grey + before.mean),
-            (self.image + self.grey + self.mean) * before.constant + self.constant,
+            _product(self.image, before.image),
+            _product(self.image, before.grey) + _product(self.grey, of_grey),
+            _product(self.image + self.grey, before.mean) + _product(self.mean, of_mean),
+            _product(self.image + self.grey + self.mean, before.constant) + self.constant,
         )
 
 
@@ -312,17 +313,19 @@ def grey_of(images: Tensor) -> Tensor:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def mean_of(grey: Tensor, pixel_range: tuple[float, float]) -> Tensor:
-    """Return the means of grey images, `(B,)` of `(B, H, W)`, to a small part of a level.
+def mean_grey_of(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """Return the mean of what `grey_of` returns, `(B,)`, to a small part of a level.
 
-    Whole numbers are summed, so that no rounding depends on the order, and so on the batch; those of a line stay below
-    2**24, which float32 holds exactly.
+    Whole numbers are summed, so that no rounding depends on the order, and so on the batch; those of a column stay
+    below 2**24, which float32 holds exactly.
     """
     low, high = pixel_range
-    steps = max(min(2**16, 2**24 // grey.shape[2]), 1)
+    height, width = images.shape[1:3]
+    steps = max(min(2**16, 2**24 // height), 1)
     step = (high - low or 1.0) / steps
-    rows = ((grey - low) * (1 / step)).round_().sum(dim=2).long()
-    return rows.sum(dim=1).to(grey.dtype) * (step / max(grey[:1].numel(), 1)) + low
+    columns = images.mul(1 / step).sub_(low / step).round_().sum(dim=1).long()
+    means = columns.sum(dim=1).to(images.dtype) * (step / max(height * width, 1)) + low
+    return means if images.ndim == 3 else grey_of(means[:, None, None])[:, 0, 0]
 
 
 class _Blending:
@@ -349,9 +352,9 @@ class _Blending:
             return per_sample(values[rows], images).to(images.dtype) if isinstance(values, torch.Tensor) else values
 
         image, grey, mean, constant = map(part, self._blend)
-        greys = grey_of(images) if _counts(grey) or _counts(mean) else images
+        greys = grey_of(images) if _counts(grey) else images
         if _counts(mean):
-            constant = mean * per_sample(mean_of(greys, self._range), images) + constant
+            constant = mean * per_sample(mean_grey_of(images, self._range), images) + constant
         if _counts(grey) and greys is not images:
             greys = greys[..., None] * grey
             images.mul_(image).add_(greys)
@@ -363,6 +366,11 @@ class _Blending:
         chosen, (low, high) = per_sample(self._chosen[rows], images), self._range
         torch.maximum(images, torch.where(chosen, low, -torch.inf).to(images.dtype), out=images)
         return torch.minimum(images, torch.where(chosen, high, torch.inf).to(images.dtype), out=images)
+
+
+def _product(one: Tensor | float, other: Tensor | float) -> Tensor | float:
+    """Return a product, which is known to be 0 where a factor is: what is not there costs no pass over the pixels."""
+    return one * other if _counts(one) and _counts(other) else 0.0
 
 
 def _counts(values: Tensor | float) -> bool:
