@@ -50,6 +50,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/augmentors.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/augmentors.py
 	$(BIN)/python benchmarks/imports.py
 
 fuzz: $(INSTALLED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 from pydantic import Field
 
@@ -14,6 +14,10 @@ from gymtrain.errors import DataError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Rows = Union["Tensor", slice]
+"""Which rows of a batch."""
+Change = Callable[["Tensor", slice], "Tensor"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -84,26 +88,30 @@ class Augmentor(ABC):
 
     @property
     def family(self) -> type[Augmentor]:
-        """The class whose `run` does neighbours of this kind in one go."""
+        """The class whose `plan` does neighbours of this kind in one go."""
         return Augmentor
 
     @staticmethod
-    def run(images: Tensor, members: Sequence[Drawn]) -> Tensor:
-        """Apply neighbouring augmentors of this family, in their order.
+    def plan(members: Sequence[Drawn], shape: tuple[int, ...]) -> Change:
+        """Return what neighbouring augmentors of this family do to the images of a batch, in their order.
 
         Args:
-            images: As for `augment`.
             members: The augmentors, with which samples they change and how.
+            shape: The shape of an image.
 
         Returns:
-            A tensor of the shape and dtype of `images`, in which samples that nobody has chosen have the same bits.
-
-        Raises:
-            DataError: `augment` returned another shape or dtype.
+            A function of some consecutive images of the batch and of the rows of the batch that they are. It may write
+            into the images; what it returns has their shape and dtype, and samples that no augmentor has chosen keep
+            their bits in it. It raises a `DataError` where `augment` returns another shape or dtype.
         """
-        for member in members:
-            images = change_chosen(images, member.chosen, member.augmented)
-        return images
+
+        def change(images: Tensor, rows: slice) -> Tensor:
+            for member in members:
+                drawn = member.of(rows)
+                images = change_chosen(images, drawn.chosen, drawn.augmented)
+            return images
+
+        return change
 
 
 class Drawn(NamedTuple):
@@ -119,11 +127,11 @@ class Drawn(NamedTuple):
     chosen: Tensor
     draws: Tensor
 
-    def of(self, rows: Tensor | slice) -> Drawn:
+    def of(self, rows: Rows) -> Drawn:
         """Return the same for some of the samples."""
         return Drawn(self.augmentor, self.chosen[rows], self.draws[rows])
 
-    def augmented(self, images: Tensor, rows: Tensor | slice) -> Tensor:
+    def augmented(self, images: Tensor, rows: Rows) -> Tensor:
         """Return images, which are these rows of the batch, as `augment` changes all of them.
 
         Raises:
@@ -138,17 +146,17 @@ class Drawn(NamedTuple):
         return augmented
 
 
-def change_chosen(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor]) -> Tensor:
+def change_chosen(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Rows], Tensor]) -> Tensor:
     """Change some of the images of a batch; the others keep their bits.
 
     Args:
-        images: `(B, H, W)` or `(B, H, W, C)`.
+        images: `(B, H, W)` or `(B, H, W, C)`; it may be written into.
         chosen: Which of them are changed, bool of shape `(B,)`.
         change: Called with images and with the rows of the batch that they are; what it makes of an image may not
             depend on the others.
 
     Returns:
-        A tensor of the shape of `images`; `images` itself where it is known that none was chosen.
+        A tensor of the shape of `images`, or `images` itself.
     """
     import torch
 
@@ -156,11 +164,14 @@ def change_chosen(images: Tensor, chosen: Tensor, change: Callable[[Tensor, Tens
         # To pick the chosen ones out of the batch, the host would have to wait until it knows how many they are.
         return torch.where(per_sample(chosen, images), change(images, slice(None)), images)
     rows = chosen.nonzero().squeeze(1)
-    if len(rows) == 0:
-        return images
-    if len(rows) == len(images):
-        return change(images, slice(None))
-    return images.index_copy(0, rows, change(images.index_select(0, rows), rows))
+    if len(rows):
+        changed = change(images.index_select(0, rows), rows)
+        if changed.is_contiguous():
+            images.index_copy_(0, rows, changed)
+        else:  # planes of channels, which are copied several times as fast one by one
+            for place, plane in zip(images.unbind(-1), changed.unbind(-1), strict=True):
+                place.index_copy_(0, rows, plane)
+    return images
 
 
 def per_sample(values: Tensor, images: Tensor) -> Tensor:

@@ -7,16 +7,16 @@ from copy import copy
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from gymtrain.data.augmentors.base import Augmentor, Drawn, per_sample
+from gymtrain.data.augmentors.base import Augmentor, Change, Drawn, per_sample
 from gymtrain.data.augmentors.mixing import Mixing
-from gymtrain.data.randomness import mix, uniform
+from gymtrain.data.randomness import mix, uniform, uniforms
 from gymtrain.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# On a CPU, samples go through the whole chain in portions that stay in the cache of a core.
-PORTION_BYTES = 2**20
+# On a CPU, samples go through the whole chain in portions that about stay in the cache of a core.
+PORTION_BYTES = 2**21
 
 
 class Augmentation:
@@ -76,21 +76,26 @@ class Augmentation:
             ids: int64 tensor of shape `(B,)`: the positions of the samples in their dataset.
 
         Returns:
-            float32 tensor of the shape and on the device of `batch`; `batch` itself where nothing is changed.
+            float32 tensor of the shape and on the device of `batch`; `batch` itself where there is nothing to do.
         """
         import torch
 
         ids = ids.to(batch.device, non_blocking=True)
-        members = [
-            self._drawn(index, epoch, ids)
-            for index, augmentor in enumerate(self.augmentors)
-            if not isinstance(augmentor, Mixing)
-        ]
-        size = max(PORTION_BYTES // max(batch[:1].nbytes, 1), 1)
-        if batch.device.type != "cpu" or len(batch) <= size:
-            return _changed(batch, members)
-        portions = [slice(start, start + size) for start in range(0, len(batch), size)]
-        return torch.cat([_changed(batch[rows], [member.of(rows) for member in members]) for rows in portions])
+        members = self._drawn(epoch, ids)
+        if not members:
+            return batch
+        runs = groupby(members, key=lambda member: member.augmentor.family)
+        plans = [family.plan(list(run), batch.shape[1:]) for family, run in runs]
+        images = batch.clone(memory_format=torch.contiguous_format)
+        if images.device.type != "cpu":
+            return _changed(images, slice(None), plans).contiguous()
+        size = max(PORTION_BYTES // max(images[:1].nbytes, 1), 1)
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
+            changed = _changed(images[rows], rows, plans)
+            if changed.data_ptr() != images[rows].data_ptr():
+                images[rows] = changed
+        return images
 
     @property
     def mixes(self) -> bool:
@@ -133,13 +138,21 @@ class Augmentation:
                 targets = targets * kept + targets.index_select(0, others) * (1 - kept)
         return batch, targets
 
-    def _drawn(self, index: int, epoch: int, ids: Tensor) -> Drawn:
-        augmentor = self.augmentors[index]
-        draws = uniform(mix(self.seed, epoch, index), ids, 1 + augmentor.num_draws)
-        return Drawn(augmentor, draws[:, 0] < augmentor.probability, draws[:, 1:])
+    def _drawn(self, epoch: int, ids: Tensor) -> list[Drawn]:
+        """Draw for all augmentors but those that mix."""
+        places = [place for place, augmentor in enumerate(self.augmentors) if not isinstance(augmentor, Mixing)]
+        if not places:
+            return []
+        augmentors = [self.augmentors[place] for place in places]
+        keys = [mix(self.seed, epoch, place) for place in places]
+        draws = uniforms(keys, ids, [1 + augmentor.num_draws for augmentor in augmentors])
+        return [
+            Drawn(augmentor, each[:, 0] < augmentor.probability, each[:, 1:])
+            for augmentor, each in zip(augmentors, draws, strict=True)
+        ]
 
 
-def _changed(images: Tensor, members: Sequence[Drawn]) -> Tensor:
-    for family, run in groupby(members, key=lambda member: member.augmentor.family):
-        images = family.run(images, list(run))
-    return images.contiguous()
+def _changed(images: Tensor, rows: slice, plans: Sequence[Change]) -> Tensor:
+    for plan in plans:
+        images = plan(images, rows)
+    return images

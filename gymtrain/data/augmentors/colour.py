@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gymtrain.data.augmentors.base import (
     Augmentor,
+    Change,
     Drawn,
     Factor,
     Probability,
     any_of,
-    change_chosen,
     check_factors,
     per_sample,
 )
@@ -24,31 +23,35 @@ if TYPE_CHECKING:
 
 
 class Blend(NamedTuple):
-    """What happens to the pixels of each sample: `image * pixel + grey * (the grey of the pixel) + constant`.
+    """What becomes of the pixels of an image: `image * pixel + grey * its grey + mean * mean grey + constant`.
 
-    The grey of grey is itself, so that blends after blends are blends.
+    The grey of grey is itself, and so is the mean of means, so that a blend of a blend is a blend.
 
     Args:
-        image: Shape `(B,)` or a number.
-        grey: Shape `(B,)` or a number.
-        constant: Shape `(B,)` or a number.
+        image: For each image, `(B,)`, or a number for all of them.
+        grey: What the grey of each pixel counts.
+        mean: What the mean of the grey of all pixels counts.
+        constant: What is added.
     """
 
     image: Tensor | float = 1.0
     grey: Tensor | float = 0.0
+    mean: Tensor | float = 0.0
     constant: Tensor | float = 0.0
 
     def after(self, before: Blend) -> Blend:
         """Return what both do, one after the other."""
+        of_grey, of_mean = before.image + before.grey, before.image + before.grey + before.mean
         return Blend(
-            self.image * before.image,
-            self.image * before.grey + self.grey * (before.image + before.grey),
-            (self.image + self.grey) * before.constant + self.constant,
+            _product(self.image, before.image),
+            _product(self.image, before.grey) + _product(self.grey, of_grey),
+            _product(self.image + self.grey, before.mean) + _product(self.mean, of_mean),
+            _product(self.image + self.grey + self.mean, before.constant) + self.constant,
         )
 
 
 class Recolour(Augmentor):
-    """An augmentor that blends each image with its grey and a constant; the result is clipped to the pixel range.
+    """An augmentor that blends each image with its grey, its mean and a constant, and clips it to the pixel range.
 
     Attributes:
         keeps_range: Whether pixels of the pixel range stay in it, so that nothing is there to be clipped.
@@ -62,31 +65,36 @@ class Recolour(Augmentor):
         return Recolour
 
     @abstractmethod
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
-        """Return what happens to the pixels.
+    def blend(self, draws: Tensor) -> Blend:
+        """Return what becomes of the pixels.
 
         Args:
             draws: float32 tensor of shape `(B, num_draws)`, uniform in `[0, 1)`.
-            mean: Returns the mean grey of each image, of shape `(B,)`; it costs a pass over the pixels.
         """
 
     def augment(self, images: Tensor, draws: Tensor) -> Tensor:
         """Blend every image."""
-        import torch
-
-        everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return _blended([Drawn(self, everyone, draws)], images, slice(None))
+        everyone = draws.new_ones(len(images)).bool()
+        return _Blending([Drawn(self, everyone, draws)])(images.clone(), slice(None))
 
     @staticmethod
-    def run(images: Tensor, members: Sequence[Drawn]) -> Tensor:
-        """Blend as often as something has to be clipped, and once at the end."""
+    def plan(members: Sequence[Drawn], shape: tuple[int, ...]) -> Change:
+        """Blend as often as something has to be clipped, and once in the end."""
+        blendings: list[_Blending] = []
         group: list[Drawn] = []
-        for member in members:
+        for place, member in enumerate(members, 1):
+            assert isinstance(member.augmentor, Recolour)
             group.append(member)
-            if member is members[-1] or not _recolour(member).keeps_range:
-                images = change_chosen(images, any_of(group), partial(_blended, group))
+            if place == len(members) or not member.augmentor.keeps_range:
+                blendings.append(_Blending(group))
                 group = []
-        return images
+
+        def change(images: Tensor, rows: slice) -> Tensor:
+            for blending in blendings:
+                images = blending(images, rows)
+            return images
+
+        return change
 
 
 class RandomBrightness(Recolour):
@@ -115,10 +123,11 @@ class RandomBrightness(Recolour):
         self.max_factor = max_factor
         self.keeps_range = max_factor <= 1
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         """Blend with black."""
         factor = _between(draws, self.min_factor, self.max_factor)
-        return Blend(factor, constant=(1 - factor) * self.pixel_range[0])
+        low = self.pixel_range[0]
+        return Blend(factor, constant=(1 - factor) * low if low else 0.0)
 
 
 class RandomColor(Recolour):
@@ -160,7 +169,7 @@ class RandomColor(Recolour):
         super().check(shape)
         _check_colour(self, shape)
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         """Blend with the grey."""
         factor = _between(draws, self.min_factor, self.max_factor)
         return Blend(factor, grey=1 - factor)
@@ -193,10 +202,10 @@ class RandomContrast(Recolour):
         self.max_factor = max_factor
         self.keeps_range = max_factor <= 1
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         """Blend with the mean."""
         factor = _between(draws, self.min_factor, self.max_factor)
-        return Blend(factor, constant=(1 - factor) * mean())
+        return Blend(factor, mean=1 - factor)
 
 
 class Grayscale(Recolour):
@@ -226,7 +235,7 @@ class Grayscale(Recolour):
         super().check(shape)
         _check_colour(self, shape)
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         """Give the grey."""
         return Blend(image=0.0, grey=1.0)
 
@@ -246,7 +255,7 @@ class Invert(Recolour):
     def __init__(self, probability: Probability = 0.5) -> None:
         self.probability = probability
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         """Give the distance from white, above black."""
         return Blend(image=-1.0, constant=sum(self.pixel_range))
 
@@ -294,36 +303,6 @@ class HistogramEqualisation(Augmentor):
         return torch.where(has_levels, found, channels).view_as(images)
 
 
-class Greys:
-    """The grey of images, and its mean as blends would make it; both are worked out when they are asked for.
-
-    Args:
-        images: `(B, H, W)` or `(B, H, W, C)`.
-        pixel_range: The range of their values.
-    """
-
-    # Sums of whole numbers have no rounding that depends on their order, and so on the batch.
-    STEPS = 2**24
-
-    def __init__(self, images: Tensor, pixel_range: tuple[float, float]) -> None:
-        self._images, self._low = images, pixel_range[0]
-        self._step = (pixel_range[1] - pixel_range[0] or 1.0) / self.STEPS
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """The grey of every pixel, `(B, H, W)`."""
-        return grey_of(self._images)
-
-    def mean(self, blend: Blend) -> Tensor:
-        """Return the mean of the grey of the blended images, of shape `(B,)`."""
-        return (blend.image + blend.grey) * self._mean + blend.constant
-
-    @cached_property
-    def _mean(self) -> Tensor:
-        steps = ((self.pixels - self._low) / self._step).round_().long().sum((1, 2))
-        return steps.to(self.pixels.dtype) * (self._step / self.pixels[:1].numel()) + self._low
-
-
 def grey_of(images: Tensor) -> Tensor:
     """Return the luma of colour images, and the mean of the channels of others, `(B, H, W)`."""
     if images.ndim == 3:
@@ -334,33 +313,77 @@ def grey_of(images: Tensor) -> Tensor:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def _recolour(member: Drawn) -> Recolour:
-    assert isinstance(member.augmentor, Recolour)
-    return member.augmentor
+def mean_grey_of(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """Return the mean of what `grey_of` returns, `(B,)`, to a small part of a level.
+
+    Whole numbers are summed, so that no rounding depends on the order, and so on the batch; those of a column stay
+    below 2**24, which float32 holds exactly.
+    """
+    low, high = pixel_range
+    height, width = images.shape[1:3]
+    steps = max(min(2**16, 2**24 // height), 1)
+    step = (high - low or 1.0) / steps
+    columns = images.mul(1 / step).sub_(low / step).round_().sum(dim=1).long()
+    means = columns.sum(dim=1).to(images.dtype) * (step / max(height * width, 1)) + low
+    return means if images.ndim == 3 else grey_of(means[:, None, None])[:, 0, 0]
 
 
-def _blended(members: Sequence[Drawn], images: Tensor, rows: Tensor | slice) -> Tensor:
-    """Blend images, which are these rows of the batch, as all augmentors that have chosen them say, and clip."""
+class _Blending:
+    """One pass over images, for all that neighbouring augmentors do which have chosen them, and the clipping behind it.
+
+    Args:
+        members: The augmentors.
+    """
+
+    def __init__(self, members: Sequence[Drawn]) -> None:
+        self._range = members[0].augmentor.pixel_range
+        self._chosen = any_of(members)
+        self._blend = Blend()
+        for augmentor, chosen, draws in members:
+            assert isinstance(augmentor, Recolour)
+            changed = augmentor.blend(draws).after(self._blend)
+            self._blend = Blend(*(_either(chosen, *pair) for pair in zip(changed, self._blend, strict=True)))
+
+    def __call__(self, images: Tensor, rows: slice) -> Tensor:
+        """Blend images, which are these rows of the batch, in place."""
+        import torch
+
+        def part(values: Tensor | float) -> Tensor | float:
+            return per_sample(values[rows], images).to(images.dtype) if isinstance(values, torch.Tensor) else values
+
+        image, grey, mean, constant = map(part, self._blend)
+        greys = grey_of(images) if _counts(grey) else images
+        if _counts(mean):
+            constant = mean * per_sample(mean_grey_of(images, self._range), images) + constant
+        if _counts(grey) and greys is not images:
+            greys = greys[..., None] * grey
+            images.mul_(image).add_(greys)
+        else:
+            images.mul_(image + grey)
+        if _counts(constant):
+            images.add_(constant)
+        # With one bound at a time, clipping is several times as fast where each image has bounds of its own.
+        chosen, (low, high) = per_sample(self._chosen[rows], images), self._range
+        torch.maximum(images, torch.where(chosen, low, -torch.inf).to(images.dtype), out=images)
+        return torch.minimum(images, torch.where(chosen, high, torch.inf).to(images.dtype), out=images)
+
+
+def _product(one: Tensor | float, other: Tensor | float) -> Tensor | float:
+    """Return a product, which is known to be 0 where a factor is: what is not there costs no pass over the pixels."""
+    return one * other if _counts(one) and _counts(other) else 0.0
+
+
+def _counts(values: Tensor | float) -> bool:
+    """Tell whether something is not known to be 0."""
+    return not isinstance(values, float) or values != 0
+
+
+def _either(chosen: Tensor, new: Tensor | float, old: Tensor | float) -> Tensor | float:
     import torch
 
-    pixel_range = members[0].augmentor.pixel_range
-    greys, uses_grey = Greys(images, pixel_range), False
-    one, zero = images.new_ones(len(images)), images.new_zeros(len(images))
-    blend = Blend(one, zero, zero)
-    for member in members:
-        _, chosen, draws = member.of(rows)
-        changed = _recolour(member).blend(draws, partial(greys.mean, blend))
-        uses_grey |= isinstance(changed.grey, torch.Tensor) or changed.grey != 0
-        pairs = zip(changed.after(blend), blend, strict=True)
-        blend = Blend(*(torch.where(chosen, new, old).to(images.dtype) for new, old in pairs))
-    image, grey, constant = (per_sample(torch.as_tensor(each), images) for each in blend)
-    result = images * image
-    if uses_grey:
-        pixels = greys.pixels
-        result += (pixels if images.ndim == 3 else pixels[..., None]) * grey + constant
-    else:
-        result += constant
-    return result.clamp_(*pixel_range)
+    if isinstance(new, float) and isinstance(old, float) and new == old:
+        return new
+    return torch.where(chosen, new, old)
 
 
 def _between(draws: Tensor, low: float, high: float) -> Tensor:

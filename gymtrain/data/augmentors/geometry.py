@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from gymtrain.data.augmentors.base import (
     Augmentor,
+    Change,
     Drawn,
     Probability,
+    Rows,
     any_of,
     change_chosen,
     check_factors,
@@ -55,21 +56,24 @@ class Warp(Augmentor):
 
     def augment(self, images: Tensor, draws: Tensor) -> Tensor:
         """Resample every image."""
-        import torch
-
-        everyone = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        return _resampled([Drawn(self, everyone, draws)], images, slice(None))
+        everyone = draws.new_ones(len(images)).bool()
+        return _Resampling([Drawn(self, everyone, draws)], images.shape[1:])(images, slice(None))
 
     @staticmethod
-    def run(images: Tensor, members: Sequence[Drawn]) -> Tensor:
+    def plan(members: Sequence[Drawn], shape: tuple[int, ...]) -> Change:
         """Rearrange the pixels of samples that need no more than that, and resample the others once."""
         exact = [member for member in members if _warp(member).is_exact]
         others = [member for member in members if not _warp(member).is_exact]
         if not others:
-            return Augmentor.run(images, exact)
-        is_resampled = any_of(others)
-        rearranged = [member._replace(chosen=member.chosen & ~is_resampled) for member in exact]
-        return change_chosen(Augmentor.run(images, rearranged), is_resampled, partial(_resampled, members))
+            return Augmentor.plan(exact, shape)
+        is_resampled, resampling = any_of(others), _Resampling(members, shape)
+        rearrange = Augmentor.plan([each._replace(chosen=each.chosen & ~is_resampled) for each in exact], shape)
+
+        def change(images: Tensor, rows: slice) -> Tensor:
+            part = resampling.of(rows)
+            return change_chosen(rearrange(images, rows), is_resampled[rows], part)
+
+        return change
 
 
 class Projection(Warp):
@@ -556,30 +560,71 @@ def _warp(member: Drawn) -> Warp:
     return member.augmentor
 
 
-def _resampled(members: Sequence[Drawn], images: Tensor, rows: Tensor | slice) -> Tensor:
-    """Resample images, which are these rows of the batch, as all augmentors that have chosen them say."""
-    from torch.nn.functional import grid_sample
+class _Resampling:
+    """One interpolation of images, for all that the augmentors do which have chosen them.
 
-    points = _Points(images)
-    # From the result back to the image: the last augmentor is asked first.
-    for member in reversed(members):
-        augmentor, chosen, draws = member.of(rows)
+    Args:
+        members: Neighbouring warps.
+        shape: The shape of an image.
+    """
+
+    def __init__(self, members: Sequence[Drawn], shape: tuple[int, ...]) -> None:
+        self._black = members[0].augmentor.pixel_range[0]
+        self._steps: list[_Step] = []
+        self._affine = True
+        self._matrix: Tensor | None = None
+        # From the result back to the image: the last augmentor is asked first, and matrices are gathered until it has
+        # to be known where the points are.
+        for member in reversed(members):
+            self._add(member, *shape[:2])
+        self._apply_matrix()
+
+    def of(self, rows: slice) -> Callable[[Tensor, Rows], Tensor]:
+        """Return what resamples some consecutive images; it is told which of them."""
+        steps = [step.of(rows) for step in self._steps]
+        return lambda images, chosen: self._resampled(images, [step.of(chosen) for step in steps])
+
+    def __call__(self, images: Tensor, rows: Rows) -> Tensor:
+        """Resample images, which are these rows of the batch."""
+        return self._resampled(images, [step.of(rows) for step in self._steps])
+
+    def _add(self, member: Drawn, height: int, width: int) -> None:
+        import torch
+
+        augmentor, chosen, draws = member
         if isinstance(augmentor, Projection):
-            points.project(augmentor.matrix(draws, points.height, points.width), chosen, augmentor.is_affine)
+            identity = constant(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), draws.device)
+            matrix = torch.where(chosen[:, None, None], augmentor.matrix(draws, height, width), identity)
+            self._matrix = matrix if self._matrix is None else _product(matrix, self._matrix)
+            self._affine &= augmentor.is_affine
         elif isinstance(augmentor, Displacement):
-            points.displace(augmentor.moves(draws), chosen)
+            self._apply_matrix()
+            self._steps.append(_Step(_Points.displace, augmentor.moves(draws) * chosen[:, None, None, None]))
         if not _warp(member).stays_inside:
-            points.look_outside()
-    planes = images.movedim(-1, 1) if images.ndim == 4 else images[:, None]
-    grid = points.grid().to(images.dtype)
-    sampled = grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    if points.is_outside is not None:
-        sampled = sampled.masked_fill(points.is_outside[:, None], members[0].augmentor.pixel_range[0])
-    return sampled.movedim(1, -1) if images.ndim == 4 else sampled[:, 0]
+            self._apply_matrix()
+            self._steps.append(_Step(_Points.look_outside, chosen))
+
+    def _apply_matrix(self) -> None:
+        if self._matrix is not None:
+            self._steps.append(_Step(_Points.map if self._affine else _Points.project, self._matrix))
+        self._matrix, self._affine = None, True
+
+    def _resampled(self, images: Tensor, steps: Sequence[_Step]) -> Tensor:
+        from torch.nn.functional import grid_sample
+
+        points = _Points(images)
+        for step in steps:
+            step.act(points, step.values)
+        planes = images.movedim(-1, 1) if images.ndim == 4 else images[:, None]
+        grid = points.grid().to(images.dtype)
+        sampled = grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if points.is_outside is not None:
+            sampled = sampled.masked_fill(points.is_outside[:, None], self._black)
+        return sampled.movedim(1, -1) if images.ndim == 4 else sampled[:, 0]
 
 
 class _Points:
-    """Where the pixels of the results come from; matrices are gathered, and applied when the points are needed.
+    """Where the pixels of results come from, step by step.
 
     No matrix product of torch is used: its rounding follows the precision that the user chose for the model (TF32,
     bfloat16) and may change with the size of the batch.
@@ -588,33 +633,34 @@ class _Points:
     def __init__(self, images: Tensor) -> None:
         import torch
 
-        self.height, self.width = images.shape[1:3]
+        self.count, self.height, self.width = images.shape[:3]
         self.x = (torch.arange(self.width, device=images.device) - (self.width - 1) / 2).view(1, 1, -1)
         self.y = (torch.arange(self.height, device=images.device) - (self.height - 1) / 2).view(1, -1, 1)
         self.is_outside: Tensor | None = None
         """Which of them have been seen outside the image, bool of shape `(B, H, W)`."""
-        self._count = len(images)
-        self._matrix: Tensor | None = None
-        self._is_affine = True
+        self._pending: Tensor | None = None
 
-    def project(self, matrix: Tensor, chosen: Tensor, is_affine: bool) -> None:
-        """Take the points of the chosen samples through matrices."""
-        import torch
+    def map(self, matrices: Tensor) -> None:
+        """Take points through matrices of which the last row is `(0, 0, 1)`, when they are needed."""
+        self._settle()
+        self._pending = matrices
 
-        identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-        matrix = torch.where(chosen[:, None, None], matrix, identity)
-        self._matrix = matrix if self._matrix is None else _product(matrix, self._matrix)
-        self._is_affine &= is_affine
+    def project(self, matrices: Tensor) -> None:
+        """Take points through matrices."""
+        self._settle()
+        x, y, weight = (_row(matrices[:, axis], self.x, self.y) for axis in range(3))
+        self.x, self.y = x / weight, y / weight
 
-    def displace(self, moves: Tensor, chosen: Tensor) -> None:
-        """Move the points of the chosen samples, by what lies between the knots around them."""
+    def displace(self, moves: Tensor) -> None:
+        """Move points by what lies between the knots around them."""
         from torch.nn.functional import grid_sample, pad
 
-        knots = pad(moves * chosen[:, None, None, None], (1, 1, 1, 1))
+        self._settle()
+        knots = pad(moves, (1, 1, 1, 1))
         fields = grid_sample(knots, self.grid(), mode="bilinear", padding_mode="border", align_corners=True)
         self.x, self.y = self.x + fields[:, 0], self.y + fields[:, 1]
 
-    def look_outside(self) -> None:
+    def look_outside(self, _: Tensor) -> None:
         """Note which points lie outside the image now."""
         import torch
 
@@ -627,21 +673,37 @@ class _Points:
         """Return the points as `grid_sample` takes them: shape `(B, H, W, 2)`, the edges of the image at -1 and 1."""
         import torch
 
-        self._settle()
-        grid = torch.empty(self._count, self.height, self.width, 2, device=self.x.device)
-        torch.mul(self.x.expand(grid.shape[:3]), 2 / self.width, out=grid[..., 0])
-        torch.mul(self.y.expand(grid.shape[:3]), 2 / self.height, out=grid[..., 1])
+        grid = torch.empty(self.count, self.height, self.width, 2, device=self.x.device)
+        for axis, (points, size) in enumerate(((self.x, self.width), (self.y, self.height))):
+            if self._pending is None:
+                torch.mul(points.expand(grid.shape[:3]), 2 / size, out=grid[..., axis])
+            else:
+                _row(self._pending[:, axis] * (2 / size), self.x, self.y, out=grid[..., axis])
         return grid
 
     def _settle(self) -> None:
-        if self._matrix is None:
-            return
-        matrix = self._matrix.movedim(0, -1)[..., None, None]
-        x, y, *weight = (
-            row[0] * self.x + (row[1] * self.y + row[2]) for row in (matrix[:2] if self._is_affine else matrix)
-        )
-        self.x, self.y = (x / weight[0], y / weight[0]) if weight else (x, y)
-        self._matrix, self._is_affine = None, True
+        if self._pending is not None:
+            x, y = (_row(self._pending[:, axis], self.x, self.y) for axis in range(2))
+            self.x, self.y, self._pending = x, y, None
+
+
+class _Step(NamedTuple):
+    """What is done to points, with a value for each image."""
+
+    act: Callable[[_Points, Tensor], None]
+    values: Tensor
+
+    def of(self, rows: Rows) -> _Step:
+        """Return the same for some of the images."""
+        return _Step(self.act, self.values[rows])
+
+
+def _row(coefficients: Tensor, x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return a row of the products of matrices with points, `(B, H, W)`, from the row of each matrix, `(B, 3)`."""
+    import torch
+
+    along_x, along_y, shift = coefficients.T[..., None, None]
+    return torch.add(along_x * x, along_y * y + shift, out=out)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:

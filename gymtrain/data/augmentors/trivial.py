@@ -46,6 +46,7 @@ class TrivialAugment(Augmentor):
         """Change every image; the first draw is the way, the second the strength, with no change at one half."""
         import torch
 
+        images = images.clone()
         way = (draws[:, 0] * len(_WAYS)).floor()
         chosen = {name: way == place for place, name in enumerate(_WAYS)}
         signed = draws[:, 1] * 2 - 1
@@ -54,7 +55,7 @@ class TrivialAugment(Augmentor):
             augmentor = kind()
             augmentor.pixel_range = self.pixel_range
             member = Drawn(augmentor, among.any(dim=1), torch.where(among, signed[:, None], 0.0))
-            images = augmentor.family.run(images, [member])
+            images = augmentor.family.plan([member], images.shape[1:])(images, slice(None))
         changes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "sharpness": self._sharpened,
             "posterize": self._posterized,
@@ -126,7 +127,7 @@ class _Factor(Recolour):
     num_draws = len(_FACTORS)
     keeps_range = False
 
-    def blend(self, draws: Tensor, mean: Callable[[], Tensor]) -> Blend:
+    def blend(self, draws: Tensor) -> Blend:
         brightness, colour, contrast = (1 + 0.99 * draws).unbind(dim=1)
-        constant = (1 - brightness) * self.pixel_range[0] + (1 - contrast) * mean()
-        return Blend(brightness * colour * contrast, 1 - colour, constant)
+        constant = (1 - brightness) * self.pixel_range[0]
+        return Blend(brightness * colour * contrast, 1 - colour, 1 - contrast, constant)

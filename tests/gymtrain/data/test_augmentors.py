@@ -156,7 +156,7 @@ def test_probability_zero_keeps_every_bit_and_one_keeps_shape_type_and_range(kin
     images, ids = images_of(shape), torch.arange(16)
     assert torch.equal(Augmentation([made(kind, probability=0)], seed=0)(images, 1, ids), images)
     augmented = Augmentation([made(kind, probability=1)], seed=0)(images, 1, ids)
-    assert (augmented != images).flatten(1).any(dim=1).float().mean() > 0.8
+    assert (augmented != images).flatten(1).any(dim=1).float().mean() > 0.6
     assert augmented.shape == images.shape
     assert augmented.dtype == torch.float32
     assert augmented.is_contiguous()
