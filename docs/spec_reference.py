@@ -40,7 +40,7 @@ TYPES = {
     "training.checkpoint": "dict or null",
     "training.ema": "dict or null",
     "training.start_from": "path, dict or null",
-    "training.lr_multipliers": "dict of numbers",
+    "training.lr_multipliers": "dict of numbers or null",
     "training.loss": '`"auto"`, name or component',
     "training.metrics": '`"auto"` or list of names and components',
     "training.class_weight": '`"balanced"`, dict of numbers or null',

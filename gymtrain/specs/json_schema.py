@@ -47,7 +47,7 @@ def json_schema() -> Schema:
         checkpoint={"anyOf": [_NULL, _section(Checkpoint)]},
         ema={"anyOf": [_NULL, _section(Ema)]},
         start_from={"anyOf": [_NULL, {"type": "string", "minLength": 1}, _section(StartFrom)]},
-        lr_multipliers=_WEIGHTS,
+        lr_multipliers={"anyOf": [_NULL, _WEIGHTS]},
         early_stopping={"anyOf": [_NULL, _section(EarlyStopping)]},
         loss=_foreign("loss"),
         metrics={"anyOf": [_AUTO, {"type": "array", "items": _foreign("metric")}]},

@@ -132,8 +132,12 @@ def _check_class_weight(value: Any) -> Any:
 
 
 def _check_lr_multipliers(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise fault(f"got {shortened(value)}; expected a dict of factors by pattern, such as {{'stem.*': 0.1}}")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value:
+        raise fault(
+            f"got {shortened(value)}; expected a dict of factors by pattern, such as {{'stem.*': 0.1}}, or null"
+        )
     odd = [name for name in value if not isinstance(name, str) or not name]
     faults = [Fault(repr(name), "unknown key; a pattern is a text such as 'stem.*'") for name in odd]
     faults += [
@@ -327,9 +331,9 @@ class Training(Section):
     """Patterns such as `"stem.*"` of the names of tensors that are not learned."""
     unfreeze_at_epoch: Annotated[int, pydantic.Field(ge=2)] | None = None
     """The epoch from which what is frozen is learned after all; null for never."""
-    lr_multipliers: Annotated[Any, pydantic.PlainValidator(_check_lr_multipliers)] = {}
+    lr_multipliers: Annotated[Any, pydantic.PlainValidator(_check_lr_multipliers)] = None
     """By patterns of names, as in `{"stem.*": 0.1}`, how much of the learning rate parameters take: the product of the
-    factors of all patterns that match."""
+    factors of all patterns that match; null for all of it."""
     early_stopping: Annotated[EarlyStopping, Keyed] | None = None
     """When to stop before the last epoch; null for never."""
     checkpoint: Annotated[Checkpoint, Keyed] | None = None

@@ -134,7 +134,7 @@ class TorchFitting(Fitting):
         class_weight = class_weight_of(training, data)
         loss_of = data.task.loss(training.loss, class_weight, learner.device, weighted=weights is not None, mixed=mixes)
         loss_of = in_float32(loss_of, training.precision)
-        optimizers = build_optimizers(training.optimizer, learner.module, learner.device, training.lr_multipliers)
+        optimizers = build_optimizers(training.optimizer, learner.module, learner.device, training.lr_multipliers or {})
         self._freezing.begin_epoch(1)  # what is learned later has its place in the optimizer from the beginning
         average = None if training.ema is None else Average(learner.module, training.ema.decay, training.ema.warmup)
         self._update = Update(

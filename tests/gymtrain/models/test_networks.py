@@ -135,7 +135,8 @@ def test_a_network_takes_images_with_and_without_channels_in_the_format_of_chann
 
     assert network(torch.zeros(3, *shape)).shape == (3, 2)
     assert seen
-    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
+    if shape[2:] == (3,):  # a single channel lies in memory in one way alone
+        assert all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
 
 
 def test_simple_arguments_are_short_for_layers():
@@ -164,7 +165,7 @@ def test_a_pool_gives_the_same_before_a_rising_activation_as_behind_it(activatio
     assert (kinds[1] == "max_pool1") == (activation not in ("gelu", "silu"))
     named = dict(network.features.named_children())
     by_hand = named["max_pool1"](named[f"conv1_{activation}"](named["conv1"](images.permute(0, 3, 1, 2))))
-    assert torch.equal(result, by_hand)
+    torch.testing.assert_close(result, by_hand)  # of elu, what fills no register of the processor has other last bits
 
 
 def test_the_network_for_dogs_and_cats_has_the_layers_of_gymnos():
@@ -172,11 +173,12 @@ def test_the_network_for_dogs_and_cats_has_the_layers_of_gymnos():
     layers = [layer for layer in network.modules() if next(layer.children(), None) is None]
 
     assert [type(layer).__name__ for layer in layers[1:]] == [
+        "BatchNorm2d",
         *("Conv2d", "MaxPool2d", "ReLU", "Dropout") * 2,
         *("Flatten", "Linear", "ReLU", "Dropout", "Linear"),
     ]
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.7, 0.7, 0.5]
-    assert [tuple(each.shape) for each in network.parameters()][::2] == [
+    assert [tuple(each.shape) for each in network.parameters()][2::2] == [
         *((32, 3, 3, 3), (64, 32, 3, 3)),
         *((256, 64 * 23 * 23), (2, 256)),
     ]

@@ -197,7 +197,7 @@ def test_every_default_is_written_out() -> None:
                 "start_from": None,
                 "freeze": [],
                 "unfreeze_at_epoch": None,
-                "lr_multipliers": {},
+                "lr_multipliers": None,
                 "early_stopping": None,
                 "checkpoint": None,
                 "loss": "auto",
