@@ -9,9 +9,9 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from gymtrain.bundle import format as bundle_format
 from gymtrain.bundle import strict_json, tensors
@@ -24,6 +24,7 @@ from gymtrain.bundle.tensors import Tensor
 from gymtrain.errors import SaveError, some
 
 _ZIP64_EXTRA_BYTES = 20
+_MANY_BYTES = 16 << 20
 
 
 def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] | None = None) -> None:
@@ -58,7 +59,7 @@ def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] 
     _check(contents)
     members = list(_members(contents))
     with (
-        ThreadPoolExecutor(1, "gymtrain-digests") as hashing,
+        ThreadPoolExecutor(2, "gymtrain-digests") as digesting,
         _telling_what_is_needed(members),
         whole_write(path) as file,
         zipfile.ZipFile(file, "w") as archive,
@@ -68,10 +69,7 @@ def write(path: Writable, contents: Contents, *, sign: Callable[[bytes], bytes] 
             if isinstance(content, bytes):
                 digests[name] = _write_bytes(archive, name, content)
             else:
-                # Taking the digest lasts as long as writing; it goes on beside it.
-                digest = hashing.submit(_digest_of, content)
-                size = _write_tensors(file, archive, name, content)
-                digests[name] = {"size": size, "sha256": digest.result()}
+                digests[name] = _write_tensors(file, archive, name, content, digesting)
         manifest = _manifest(contents, digests)
         _write_bytes(archive, bundle_format.MANIFEST, manifest)
         if sign is not None:
@@ -192,24 +190,49 @@ def _write_bytes(archive: zipfile.ZipFile, name: str, content: bytes) -> dict[st
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _write_tensors(file: BinaryIO, archive: zipfile.ZipFile, name: str, named: Mapping[str, Tensor]) -> int:
-    """Write a member and return its size."""
+def _write_tensors(
+    file: BinaryIO, archive: zipfile.ZipFile, name: str, named: Mapping[str, Tensor], digesting: Executor
+) -> dict[str, Any]:
+    """Write a member, and return what the manifest says of it.
+
+    Either digest takes about as long as writing. `zipfile` would take one of them on the way, piece by piece.
+    """
+    sha256, crc = digesting.submit(_sha256_of, named), digesting.submit(_crc_of, named)
     info = _info(name)
-    info.file_size = tensors.encoded_bytes(named)
+    info.file_size = info.compress_size = tensors.encoded_bytes(named)
     wide = info.file_size > 1 << 30  # stated, because zipfile would decide for itself, somewhere below 2 GiB
-    start = file.tell() + LOCAL.size + len(name) + (_ZIP64_EXTRA_BYTES if wide else 0)
+    info.CRC, info.header_offset = 0, file.tell()
+    start = info.header_offset + LOCAL.size + len(name) + (_ZIP64_EXTRA_BYTES if wide else 0)
     length = 2 + -(start + 4 + 2) % bundle_format.ALIGNMENT
     info.extra = ALIGNMENT_FIELD.to_bytes(2, "little") + length.to_bytes(2, "little") + alignment_content(length)
-    with archive.open(info, "w", force_zip64=wide) as member:
-        tensors.write(cast(BinaryIO, member), named)
-    return info.file_size
+    file.write(info.FileHeader(wide))
+    tensors.write(file, named)
+    end = file.tell()
+    if info.file_size > _MANY_BYTES:
+        file.flush()
+        os.fsync(file.fileno())  # the disk is busy while the digests are taken, and not only afterwards
+    info.CRC = crc.result()
+    file.seek(info.header_offset)
+    file.write(info.FileHeader(wide))
+    file.seek(end)
+    archive.filelist.append(info)
+    archive.NameToInfo[name] = info
+    archive.start_dir = end  # where the next member goes
+    return {"size": info.file_size, "sha256": sha256.result()}
 
 
-def _digest_of(named: Mapping[str, Tensor]) -> str:
+def _sha256_of(named: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for piece in tensors.encoded(named):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _crc_of(named: Mapping[str, Tensor]) -> int:
+    crc = 0
+    for piece in tensors.encoded(named):
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def _info(name: str) -> zipfile.ZipInfo:

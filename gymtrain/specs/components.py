@@ -197,6 +197,8 @@ def now_or_later(kind: str, value: Any, check: Callable[[Any], Component]) -> Co
     if source is None or not source.postpones or kind in source.needed:
         return check(value)
     name, _ = _split(kind, value)
+    if name in source.trust:  # what is imported for it may register others
+        return check(value)
     return Postponed(name, partial(check, value), source)
 
 

@@ -72,6 +72,24 @@ def test_a_trainer_out_of_a_file_has_the_same_spec_and_trains_the_same(saved: Pa
     assert trainer.reproduce()["same_bits"]
 
 
+def test_a_module_that_is_trusted_is_imported_at_once_because_it_may_register_what_else_is_named(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "their_module.py").write_text(
+        "from gymtrain import register\n"
+        "from gymtrain.data.sources import Iris\n"
+        "from gymtrain.registry import find\n"
+        "class Flowers(Iris): pass\n"
+        "register('model', 'their_net')(find('model', 'linear'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = (("dataset", "dataset", "type"), "their_module:Flowers"), (("model", "model", "type"), "their_net")
+
+    trainer = Trainer.load(changed(saved, *theirs), trust=["their_module:Flowers"])
+
+    assert trainer.predict(ROWS).shape == (40,)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
 def test_a_copy_needs_nothing_of_what_the_caller_said_of_other_names(saved: Path, copied: Callable[[Trainer], Trainer]):
     trainer = Trainer.load(saved, types={"another": lambda: None})
