@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test quick lint benchmarks fuzz screenshots clean
+.PHONY: help demo ui test quick lint benchmarks fuzz screenshots pictures clean
 
 help:
 	@echo "make demo        install, train two models on the handwritten digits, compare them"
@@ -16,6 +16,7 @@ help:
 	@echo "make benchmarks  the benchmarks, against the hand-written loop"
 	@echo "make fuzz        the reader of bundles against files that are changed at random, for an hour"
 	@echo "make screenshots the pictures of the docs, with Chromium"
+	@echo "make pictures    the pictures of docs/images.md"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -57,6 +58,9 @@ fuzz: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python benchmarks/coverage_fuzzing.py -max_total_time=180
 	$(BIN)/python benchmarks/fuzzing.py --minutes 60
+
+pictures: $(INSTALLED)
+	$(BIN)/python docs/pictures.py
 
 screenshots: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
