@@ -59,6 +59,7 @@ def grid(rows: list[tuple[str, Pixels]]) -> PIL.Image.Image:
 
 
 def main(folder: Path) -> None:
+    """Draw all of them into a folder."""
     images = np.concatenate([photos()] * (SAMPLES // 2))
     rows = [("as they are", images), *((name, augmented(name, images)) for name in sorted(BUILTIN["augmentor"]))]
     grid(rows).save(folder / "augmentors.jpg", quality=80, optimize=True)

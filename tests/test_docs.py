@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import yaml
 
@@ -23,6 +24,7 @@ SLOW = {
     "README.md",
     "data.md",
     "extending.md",
+    "images.md",
     "places.md",
     "predicting.md",
     "provenance.md",
@@ -129,3 +131,13 @@ def test_every_public_name_is_in_the_docs():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 
     assert [name for name in gymtrain.__all__ if name not in text] == []
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_page_on_images_are_drawn_by_one_command(tmp_path):
+    subprocess.run([sys.executable, ROOT / "docs" / "pictures.py", tmp_path], check=True)
+
+    drawn = {path.name for path in tmp_path.iterdir()}
+    shown = set(re.findall(r"\]\(images/([^)]+)\)", (ROOT / "docs" / "images.md").read_text()))
+    assert drawn == shown
+    assert all(PIL.Image.open(path).width > 500 for path in tmp_path.iterdir())
