@@ -140,4 +140,6 @@ def test_the_pictures_of_the_page_on_images_are_drawn_by_one_command(tmp_path):
     drawn = {path.name for path in tmp_path.iterdir()}
     shown = set(re.findall(r"\]\(images/([^)]+)\)", (ROOT / "docs" / "images.md").read_text()))
     assert drawn == shown
-    assert all(PIL.Image.open(path).width > 500 for path in tmp_path.iterdir())
+    for path in tmp_path.iterdir():
+        with PIL.Image.open(path) as picture:
+            assert picture.width > 500
