@@ -130,7 +130,7 @@ class Augmentation:
                 draws = uniform(mix(self.seed, epoch, index), ids, 2 + augmentor.num_draws)
                 # In the order of a draw, each is mixed with the next one: everyone is asked for once.
                 order = draws[:, 1].argsort(stable=True)
-                others = torch.empty_like(order).scatter_(0, order, order.roll(1))
+                others = order.roll(1).index_select(0, order.argsort())
                 chosen = draws[:, 0] < augmentor.probability
                 mixed, kept = augmentor.mix(batch, batch.index_select(0, others), draws[:, 2:])
                 batch = torch.where(per_sample(chosen, batch), mixed, batch)

@@ -323,7 +323,8 @@ def mean_grey_of(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
     height, width = images.shape[1:3]
     steps = max(min(2**16, 2**24 // height), 1)
     step = (high - low or 1.0) / steps
-    columns = images.mul(1 / step).sub_(low / step).round_().sum(dim=1).long()
+    scaled = images.mul(1 / step) if low == 0 else (images - low).mul_(1 / step)
+    columns = scaled.round_().sum(dim=1).long()
     means = columns.sum(dim=1).to(images.dtype) * (step / max(height * width, 1)) + low
     return means if images.ndim == 3 else grey_of(means[:, None, None])[:, 0, 0]
 
@@ -336,20 +337,23 @@ class _Blending:
     """
 
     def __init__(self, members: Sequence[Drawn]) -> None:
-        self._range = members[0].augmentor.pixel_range
-        self._chosen = any_of(members)
+        import torch
+
+        self._range = low, high = members[0].augmentor.pixel_range
+        chosen = any_of(members)
+        self._bounds = torch.where(chosen, low, -torch.inf), torch.where(chosen, high, torch.inf)
         self._blend = Blend()
-        for augmentor, chosen, draws in members:
+        for augmentor, is_chosen, draws in members:
             assert isinstance(augmentor, Recolour)
             changed = augmentor.blend(draws).after(self._blend)
-            self._blend = Blend(*(_either(chosen, *pair) for pair in zip(changed, self._blend, strict=True)))
+            self._blend = Blend(*(_either(is_chosen, *pair) for pair in zip(changed, self._blend, strict=True)))
 
     def __call__(self, images: Tensor, rows: slice) -> Tensor:
         """Blend images, which are these rows of the batch, in place."""
         import torch
 
         def part(values: Tensor | float) -> Tensor | float:
-            return per_sample(values[rows], images).to(images.dtype) if isinstance(values, torch.Tensor) else values
+            return values if isinstance(values, float) else per_sample(values[rows], images).to(images.dtype)
 
         image, grey, mean, constant = map(part, self._blend)
         greys = grey_of(images) if _counts(grey) else images
@@ -363,9 +367,9 @@ class _Blending:
         if _counts(constant):
             images.add_(constant)
         # With one bound at a time, clipping is several times as fast where each image has bounds of its own.
-        chosen, (low, high) = per_sample(self._chosen[rows], images), self._range
-        torch.maximum(images, torch.where(chosen, low, -torch.inf).to(images.dtype), out=images)
-        return torch.minimum(images, torch.where(chosen, high, torch.inf).to(images.dtype), out=images)
+        low, high = (per_sample(bound[rows], images).to(images.dtype) for bound in self._bounds)
+        torch.maximum(images, low, out=images)
+        return torch.minimum(images, high, out=images)
 
 
 def _product(one: Tensor | float, other: Tensor | float) -> Tensor | float:

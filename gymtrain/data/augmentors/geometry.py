@@ -546,12 +546,12 @@ class RandomCrop(Projection):
 
 
 def affine(*entries: Tensor | float) -> Tensor:
-    """Return matrices of shape `(B, 3, 3)` from their first two rows; the first entry is a tensor of shape `(B,)`."""
+    """Return matrices of shape `(B, 3, 3)` from their first two rows: shape `(B,)` or numbers."""
     import torch
 
-    first = entries[0]
-    assert isinstance(first, torch.Tensor)
-    rows = [each if isinstance(each, torch.Tensor) else torch.full_like(first, each) for each in (*entries, 0, 0, 1)]
+    like = next(each for each in entries if not isinstance(each, float | int))
+    numbers = {each: torch.full_like(like, each) for each in (*entries, 0.0, 1.0) if isinstance(each, float | int)}
+    rows = [numbers[each] if isinstance(each, float | int) else each for each in (*entries, 0.0, 0.0, 1.0)]
     return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
@@ -569,7 +569,11 @@ class _Resampling:
     """
 
     def __init__(self, members: Sequence[Drawn], shape: tuple[int, ...]) -> None:
-        self._black = members[0].augmentor.pixel_range[0]
+        import torch
+
+        self._black, device = members[0].augmentor.pixel_range[0], members[0].draws.device
+        across, down = (torch.arange(size, device=device) - (size - 1) / 2 for size in (shape[1], shape[0]))
+        self._places = across.view(1, 1, -1), down.view(1, -1, 1)
         self._steps: list[_Step] = []
         self._affine = True
         self._matrix: Tensor | None = None
@@ -612,7 +616,7 @@ class _Resampling:
     def _resampled(self, images: Tensor, steps: Sequence[_Step]) -> Tensor:
         from torch.nn.functional import grid_sample
 
-        points = _Points(images)
+        points = _Points(len(images), *self._places)
         for step in steps:
             step.act(points, step.values)
         planes = images.movedim(-1, 1) if images.ndim == 4 else images[:, None]
@@ -624,18 +628,15 @@ class _Resampling:
 
 
 class _Points:
-    """Where the pixels of results come from, step by step.
+    """Where the pixels of results come from, step by step, beginning at their own places.
 
     No matrix product of torch is used: its rounding follows the precision that the user chose for the model (TF32,
     bfloat16) and may change with the size of the batch.
     """
 
-    def __init__(self, images: Tensor) -> None:
-        import torch
-
-        self.count, self.height, self.width = images.shape[:3]
-        self.x = (torch.arange(self.width, device=images.device) - (self.width - 1) / 2).view(1, 1, -1)
-        self.y = (torch.arange(self.height, device=images.device) - (self.height - 1) / 2).view(1, -1, 1)
+    def __init__(self, count: int, x: Tensor, y: Tensor) -> None:
+        self.count, self.height, self.width = count, y.numel(), x.numel()
+        self.x, self.y = x, y
         self.is_outside: Tensor | None = None
         """Which of them have been seen outside the image, bool of shape `(B, H, W)`."""
         self._pending: Tensor | None = None
