@@ -1,7 +1,8 @@
 """What makes the bits of a row the same whatever is computed beside it, and by how many threads, on the CPU.
 
 What torch calls adds up in another order for a few rows than for many, and for one number of threads than for another.
-So rows come in multiples of what was found to be computed alike, and each piece of them is computed by one thread.
+So rows come in multiples of what was found to be computed alike, each piece of them is computed by one thread, and
+matrices are multiplied whose rows all begin at multiples of 16 bytes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from gymtrain.data.padding import ROWS_ALIKE
 from gymtrain.models.contract import Array
@@ -47,8 +50,46 @@ def has_ready_layers(module: nn.Module) -> bool:
 
 def rows_alike(module: nn.Module, dtype: torch.dtype) -> int:
     """Return of what the number of rows has to be a multiple for each to get the same bits."""
-    few = dtype == torch.float32 and all(is_ours(type(layer)) or type(layer) in _FOR_FEW for layer in module.modules())
+    few = dtype == torch.float32 and all(map(_is_for_few, module.modules()))
     return _FEW_ALIKE if few else ROWS_ALIKE
+
+
+def _is_for_few(layer: nn.Module) -> bool:
+    # A convolution of 1 x 1 is one product of a matrix that has a row for each pixel of all images.
+    is_product = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+    return (is_ours(type(layer)) or type(layer) in _FOR_FEW) and not is_product
+
+
+# Libraries add up what lies before the first multiple of so many bytes by itself.
+_ALIGNMENT_BYTES = 16
+
+
+def has_uneven_rows(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Tell whether a module multiplies matrices whose rows begin at any place, and needs `AlignedRows` to be exact."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return any(layer.in_features * dtype.itemsize % _ALIGNMENT_BYTES for layer in layers)
+
+
+class AlignedRows(TorchFunctionMode):
+    """While this is entered, linear layers get zeros behind each row, up to the next multiple of 16 bytes.
+
+    Example:
+        >>> module = nn.Linear(9, 3)
+        >>> rows = torch.randn(8, 9)
+        >>> with torch.inference_mode(), AlignedRows():
+        ...     print(torch.equal(module(rows).flip(0), module(rows.flip(0))))
+        True
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch."""
+        if function is not nn.functional.linear or kwargs:
+            return function(*args, **(kwargs or {}))
+        rows, weight, *bias = args
+        missing = -rows.shape[-1] % (_ALIGNMENT_BYTES // rows.element_size())
+        return function(nn.functional.pad(rows, (0, missing)), nn.functional.pad(weight, (0, missing)), *bias)
 
 
 def in_pieces(scores_of: Callable[[Array], Array], X: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from gymtrain.data.padding import ROWS_ALIKE, padded
 from gymtrain.errors import BundleError, Fault, GymtrainError, SaveError, SpecError, TaskError, TrainingError, some
 from gymtrain.models.contract import Array, Learner, LibraryLearner, State
 from gymtrain.models.estimators import SklearnModel
-from gymtrain.models.exact import has_ready_layers, in_pieces, rows_alike, survive_forks
+from gymtrain.models.exact import AlignedRows, has_ready_layers, has_uneven_rows, in_pieces, rows_alike, survive_forks
 from gymtrain.models.networks import is_ours
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
@@ -78,7 +78,8 @@ class TorchLearner(Learner):
 
     @torch.inference_mode()
     def _exact_scores(self, X: Array) -> Array:
-        outputs = self._raw(padded(X, self._rows_alike))
+        with AlignedRows() if self._has_uneven_rows else nullcontext():
+            outputs = self._raw(padded(X, self._rows_alike))
         if not self.task.activates_alike:
             outputs = nn.functional.pad(outputs, (0, 0, 0, -len(outputs) % ROWS_ALIKE))
         scores: Array = self.task.activate(outputs)[: len(X)].numpy()
@@ -91,6 +92,10 @@ class TorchLearner(Learner):
     @cached_property
     def _has_ready_layers(self) -> bool:
         return has_ready_layers(self.module)
+
+    @cached_property
+    def _has_uneven_rows(self) -> bool:
+        return has_uneven_rows(self.module, self.dtype)
 
     @cached_property
     def _rows_alike(self) -> int:

@@ -81,6 +81,9 @@ def transformer(name: str, **arguments: Any) -> dict[str, Any]:
         ("regression", mlp(256), [transformer("PCA", n_components=7)]),
         ("multiclass", {"type": "cnn", "channels": [5, 8]}, []),
         ("binary", {"type": "cnn", "channels": [8], "activation": "silu"}, ["standard_scaler"]),
+        ("multiclass", "linear", [{"type": "kbest", "k": 9}]),  # rows that do not all begin at multiples of 16 bytes
+        ("multiclass", mlp(10, 5), ["standard_scaler"]),
+        ("multiclass", {"type": "cnn", "channels": [7], "kernel_size": 1, "hidden": [9]}, []),
         ("multiclass", {"type": "resnet", "blocks": [1, 1], "width": 6}, []),
         ("binary", sklearn("LogisticRegression"), [transformer("Nystroem", n_components=20)]),
         ("multiclass", sklearn("MLPClassifier", max_iter=2), ["standard_scaler"]),
