@@ -21,11 +21,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 STDOUT = "standard output"
 
 
-def to_path(text: str) -> Path:
-    """Return the path of an argument; an empty one, as a variable gives that is not set, is not the directory here."""
+def to_place(text: str) -> str:
+    """Return a path or an address; an empty one, as a variable gives that is not set, is not the directory here."""
     if not text:
         raise typer.BadParameter("got an empty path")
-    return Path(text)
+    return text
+
+
+def to_path(text: str) -> Path:
+    """Return the path of an argument."""
+    return Path(to_place(str(text)))
 
 
 def to_directory(text: str) -> Path:

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gymtrain.cli.arguments import to_directory
 from gymtrain.cli.terminal import printable
 
 if TYPE_CHECKING:
     from gymtrain.tracking import Delivered
 
 UNDELIVERED = 1
+
+
+def _to_root(text: str) -> Path:
+    path = to_directory(text)
+    if not path.is_dir():
+        raise typer.BadParameter(f"Directory {str(path)!r} does not exist.")
+    return path
+
 
 Trust = Annotated[
     bool,
@@ -22,7 +31,7 @@ Trust = Annotated[
 
 
 def sync(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Directories of runs.", file_okay=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Directories of runs.", parser=to_directory)],
     trust: Trust = False,
 ) -> None:
     """Deliver what the trackers of runs have missed, from their journals."""
@@ -32,7 +41,7 @@ def sync(
 
 
 def doctor(
-    root: Annotated[Path, typer.Argument(help="The root of the runs.", exists=True, file_okay=False)] = Path("runs"),
+    root: Annotated[Path, typer.Argument(help="The root of the runs.", parser=_to_root)] = Path("runs"),
     trust: Trust = False,
 ) -> None:
     """Find the runs that died without a word or were not delivered, and complete them."""

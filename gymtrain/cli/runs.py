@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gymtrain.cli.arguments import print_json
+from gymtrain.cli.arguments import print_json, to_place
 
 if TYPE_CHECKING:
     from gymtrain.tracking import RunSummary
 
-Store = Annotated[str, typer.Argument(help="A directory of runs, or a tracking URI of MLflow (sqlite:///…, http://…).")]
+Store = Annotated[
+    str,
+    typer.Argument(help="A directory of runs, or a tracking URI of MLflow (sqlite:///…, http://…).", parser=to_place),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gymtrain.cli.arguments import to_place
 from gymtrain.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTIO
 
 
 def ui(
-    root: Annotated[str, typer.Argument(help="The root of runs, or a tracking URI of MLflow.")] = "runs",
+    root: Annotated[
+        str, typer.Argument(help="The root of runs, or a tracking URI of MLflow.", parser=to_place)
+    ] = "runs",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Of MLflow; a free one by default.")
     ] = None,

@@ -96,6 +96,10 @@ def test_a_dash_is_the_terminal_for_predictions_and_no_file(trained: Path, monke
         ("export", "iris.zip", "--hub", ""),
         ("keygen", ""),
         ("train", "rows.csv", "--root", ""),
+        ("runs", ""),
+        ("ui", ""),
+        ("sync", ""),
+        ("doctor", ""),
     ],
 )
 def test_an_empty_path_is_not_the_directory_here(
