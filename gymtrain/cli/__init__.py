@@ -30,6 +30,7 @@ from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.places import BundlePath, Sha256, SignedBy
 from gymtrain.cli.predict import predict
+from gymtrain.cli.preview import preview
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
 from gymtrain.cli.terminal import say
@@ -177,6 +178,9 @@ def schema() -> None:
     from gymtrain.specs import json_schema
 
     typer.echo(_json(json_schema()))
+
+
+app.command()(preview)
 
 
 @app.command()
