@@ -33,6 +33,7 @@ from gymtrain.cli.predict import predict
 from gymtrain.cli.preview import preview
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
+from gymtrain.cli.saliency import saliency
 from gymtrain.cli.terminal import say
 from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError, naming
@@ -275,6 +276,7 @@ def find_lr(
 
 
 app.command()(predict)
+app.command()(saliency)
 app.command()(inspect)
 app.command()(verify)
 app.command()(diff)
