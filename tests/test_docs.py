@@ -23,6 +23,7 @@ SLOW = {
     "README.md",
     "data.md",
     "extending.md",
+    "images.md",
     "places.md",
     "predicting.md",
     "provenance.md",
