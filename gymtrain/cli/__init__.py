@@ -30,8 +30,10 @@ from gymtrain.cli.exporting import export
 from gymtrain.cli.keys import keygen, sign
 from gymtrain.cli.places import BundlePath, Sha256, SignedBy
 from gymtrain.cli.predict import predict
+from gymtrain.cli.preview import preview
 from gymtrain.cli.recovery import doctor, sync
 from gymtrain.cli.runs import compare, runs
+from gymtrain.cli.saliency import saliency
 from gymtrain.cli.terminal import say
 from gymtrain.cli.ui import ui
 from gymtrain.errors import CallbackError, GymtrainError, TrainingError, naming
@@ -179,6 +181,9 @@ def schema() -> None:
     typer.echo(_json(json_schema()))
 
 
+app.command()(preview)
+
+
 @app.command()
 def train(
     spec: Spec,
@@ -271,6 +276,7 @@ def find_lr(
 
 
 app.command()(predict)
+app.command()(saliency)
 app.command()(inspect)
 app.command()(verify)
 app.command()(diff)

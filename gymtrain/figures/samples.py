@@ -66,6 +66,45 @@ def mistakes(
     return figure
 
 
+def augmented(
+    versions: Sequence[tuple[str, Array]], names: Sequence[object], pixel_range: tuple[float, float]
+) -> Figure:
+    """Draw images as they are, and what augmentors make of them: a column for each, a line for each version.
+
+    Args:
+        versions: What each line is called, and its images, (rows, height, width) or (rows, height, width, channels).
+        names: What each image shows; nothing where that is not known.
+        pixel_range: Black and white, or none and all of a colour; what lies beyond is cut off.
+
+    Example:
+        >>> versions = [("original", np.zeros((2, 8, 8))), ("epoch 1", np.ones((2, 8, 8)))]
+        >>> figure = augmented(versions, ["cat", "dog"], (0, 1))
+        >>> len(figure.axes), figure.axes[1].get_title(), figure.axes[2].get_ylabel()
+        (4, 'dog', 'epoch 1')
+    """
+    columns = len(versions[0][1])
+    width, height = 1.2 * columns + 0.6, 1.3 * len(versions) + 0.9
+    figure = new_figure("Augmented samples", width=max(width, 4.0), height=height)
+    figure.set_layout_engine("none")  # as above
+    grid = figure.add_gridspec(
+        len(versions), columns, left=0.4 / max(width, 4.0), right=0.99, bottom=0.02, top=1 - 0.75 / height, hspace=0.08
+    )
+    low, high = pixel_range
+    for line, (caption, images) in enumerate(versions):
+        images = images[..., 0] if images.shape[3:] == (1,) else images
+        scaled = ((images.astype(np.float64) - low) / (high - low if high > low else 1.0)).clip(0.0, 1.0)
+        for column, image in enumerate(scaled):
+            axes = figure.add_subplot(grid[line, column])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0)
+            if line == 0 and column < len(names):
+                axes.set_title(plain(names[column], limit=12), fontsize=8)
+            if column == 0:
+                axes.set_ylabel(caption, fontsize=8)
+    return figure
+
+
 def _visible(images: Array) -> Array:
     """Return pixels from 0 to 1: colours as they are meant, grey values as far apart as they go."""
     images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images

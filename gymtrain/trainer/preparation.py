@@ -92,6 +92,14 @@ class Prepared:
         return has_pixels and self.pipeline.late <= len(self.pipeline.picture_steps)
 
     @property
+    def pixel_range(self) -> tuple[float, float]:
+        """The least and the greatest value of a pixel: of bytes what they can hold, else what the train part has."""
+        if self.stays_pixels:
+            return 0.0, 255.0
+        numbers = np.asarray(self.inputs["train"])
+        return float(numbers.min()), float(numbers.max())
+
+    @property
     def finish(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What is still to be done to a batch of pixels, float32; None where nothing is."""
         return self.pipeline.transform_batch if self.stays_pixels else None
@@ -257,14 +265,9 @@ def build_augmentation(data: Prepared, spec: Dataset) -> Augmentation | None:
     """
     if not spec.data_augmentors:
         return None
-    inputs = data.inputs["train"]
-    if data.stays_pixels:
-        pixel_range = (0.0, 255.0)
-    else:
-        numbers = np.asarray(inputs)
-        pixel_range = (float(numbers.min()), float(numbers.max()))
-    augmentation = Augmentation([each.build() for each in spec.data_augmentors], spec.seed, pixel_range=pixel_range)
-    augmentation.check(inputs.shape[1:])
+    augmentors = [each.build() for each in spec.data_augmentors]
+    augmentation = Augmentation(augmentors, spec.seed, pixel_range=data.pixel_range)
+    augmentation.check(data.inputs["train"].shape[1:])
     return augmentation
 
 

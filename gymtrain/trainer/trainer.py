@@ -280,6 +280,59 @@ class Trainer:
         blocks = blocks_of(source, predictor.features, block_rows)
         return answers(blocks, partial(answer, exact=exact))
 
+    def saliency(
+        self,
+        X: Any,
+        target: Any = None,
+        *,
+        samples: int = 0,
+        noise: float = 0.15,
+        seed: int = 0,
+        overlay: bool = False,
+    ) -> npt.NDArray[Any]:
+        """Return how much each pixel of images counts for what the model says of them.
+
+        That is the size of the gradient of an output by the pixel, the largest of its channels
+        (https://arxiv.org/abs/1312.6034), of each image in parts of its largest.
+
+        Args:
+            X: Images, as `predict` takes them.
+            target: The label, or of a regression the output, that is asked about; None for the most probable label of
+                each image.
+            samples: The mean of the gradients of so many noisy copies is less noisy than that of the image
+                (SmoothGrad, https://arxiv.org/abs/1706.03825); 50 are enough. 0 for the image itself.
+            noise: The standard deviation of their noise, in parts of the range of the image's values.
+            seed: Of the noise.
+            overlay: Return pictures to look at instead: the images in grey, with red where the map is large.
+
+        Returns:
+            float32 of shape (rows, height, width) from 0 to 1, of the size that the model gets; with `overlay`, uint8
+            of shape (rows, height, width, 3).
+
+        Raises:
+            NotTrainedError: Neither `train()` nor `load()` was called.
+            TaskError: The model is no torch module, or has no gradients.
+            InputError: The rows are no images or do not fit the training data, there is no such target, or an argument
+                has a value that it cannot have.
+
+        Example:
+            >>> import tempfile
+            >>> trainer = Trainer(
+            ...     dataset={"dataset": {"type": "digits", "images": True}},
+            ...     model={"model": {"type": "cnn", "channels": [4]}, "training": {"epochs": 1}},
+            ...     tracking={"root": tempfile.mkdtemp()},
+            ... )
+            >>> _ = trainer.train()
+            >>> maps = trainer.saliency([[[float(row)] * 8 for row in range(8)]] * 2, samples=2)
+            >>> maps.shape, float(maps.max())
+            ((2, 8, 8), 1.0)
+        """
+        predictor = self._trained("saliency")
+        _check_flags(InputError, overlay=overlay)
+        from gymtrain.trainer.saliency import saliency
+
+        return saliency(predictor, X, target, samples=samples, noise=noise, seed=seed, overlay=overlay)
+
     @property
     def classes_(self) -> npt.NDArray[Any]:
         """The labels, in the order of the columns of `predict_proba`.

@@ -16,6 +16,7 @@ import torch
 from gymtrain.bundle import atomic_write
 from gymtrain.data.augmentors import Augmentation
 from gymtrain.errors import NonFiniteLossError
+from gymtrain.figures.samples import is_image
 from gymtrain.hardware import collect_in_background
 from gymtrain.models.contract import Learner, LibraryLearner
 from gymtrain.models.seeding import seeded
@@ -36,6 +37,7 @@ from gymtrain.trainer.own_classes import check_findable
 from gymtrain.trainer.pictures import Pictures
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
+from gymtrain.trainer.preview import draw_augmented
 from gymtrain.trainer.saving import json_safe
 from gymtrain.trainer.stages import Stages
 from gymtrain.trainer.torch_fitting import TorchFitting
@@ -143,6 +145,7 @@ class TrainingRun:
         if self._narrow is not None:
             self._narrow(data)
         self._report_data(data)
+        self._draw_augmented(data, augmentation)
         with self.stages("fit_model"):
             fitting = self._fitting = self._make_fitting(data, augmentation)
             if self.resumed is not None:
@@ -234,6 +237,14 @@ class TrainingRun:
                 digest, profile = data.digest(part), data.profile(part)
                 self._data[part] = {"sha256": digest, **profile}
                 self.report.data(name, context, digest, data.features.to_dict(), profile)  # type: ignore[arg-type]
+
+    def _draw_augmented(self, data: Prepared, augmentation: Augmentation | None) -> None:
+        """Show what the augmentors make of the first samples, before anything is learned from them."""
+        was_drawn = self.resumed is not None and self.report.goes_on
+        if augmentation is not None and self.report.wants_figures and not was_drawn:
+            with self.report.attempt("the figure 'augmented'"):
+                if is_image(data.inputs["train"].shape[1:]):
+                    self.report.figure(draw_augmented(data, augmentation), "augmented")
 
     def _report_summary(self, fitting: Fitting, data: Prepared, seconds: float) -> None:
         best = fitting.best
