@@ -412,7 +412,7 @@ class Skew(Projection):
         x, y = width / 2, height / 2
         corners = constant(((-x, -y), (x, -y), (x, y), (-x, y)), amount.device)
         to_unit_square = _adjugate(_from_unit_square(corners + moves * amount[:, None, None]))
-        from_unit_square = affine(torch.full_like(amount, width), 0.0, -width / 2, 0.0, height, -height / 2)
+        from_unit_square = affine(torch.full_like(amount, width), 0.0, -width / 2, 0.0, float(height), -height / 2)
         return _product(from_unit_square, to_unit_square)
 
 
@@ -549,9 +549,10 @@ def affine(*entries: Tensor | float) -> Tensor:
     """Return matrices of shape `(B, 3, 3)` from their first two rows: shape `(B,)` or numbers."""
     import torch
 
-    like = next(each for each in entries if not isinstance(each, float | int))
-    numbers = {each: torch.full_like(like, each) for each in (*entries, 0.0, 1.0) if isinstance(each, float | int)}
-    rows = [numbers[each] if isinstance(each, float | int) else each for each in (*entries, 0.0, 0.0, 1.0)]
+    like = next(each for each in entries if not isinstance(each, float))
+    entries = (*entries, 0.0, 0.0, 1.0)
+    numbers = {each: torch.full_like(like, each) for each in {each for each in entries if isinstance(each, float)}}
+    rows = [numbers[each] if isinstance(each, float) else each for each in entries]
     return torch.stack(rows, dim=1).view(-1, 3, 3)
 
 
