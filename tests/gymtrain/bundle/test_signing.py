@@ -29,7 +29,7 @@ from gymtrain.bundle import (
     write,
 )
 from gymtrain.bundle import format as bundle_format
-from gymtrain.errors import BundleError, SpecError
+from gymtrain.errors import BundleError, SaveError, SpecError
 
 PRIVATE, PUBLIC = generate_key()
 OTHER_PRIVATE, OTHER_PUBLIC = generate_key()
@@ -307,3 +307,11 @@ def test_what_is_signed_is_what_was_verified_whatever_is_put_there_meanwhile(
     sign(signed, PRIVATE)
 
     assert open_bundle(signed, signed_by=PUBLIC).readme == make_contents().readme
+
+
+@pytest.mark.parametrize("place", ["s3://models/x.zip", "runs:/8f3c", "https://example.org/x.zip?key=secret"])
+def test_what_is_not_on_this_machine_is_not_signed(place: str) -> None:
+    with pytest.raises(SaveError, match="is not on this machine; download it, sign the file, and upload it") as caught:
+        sign(place, PRIVATE)
+
+    assert "secret" not in str(caught.value)
