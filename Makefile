@@ -60,7 +60,7 @@ fuzz: $(INSTALLED)
 	$(BIN)/python benchmarks/fuzzing.py --minutes 60
 
 pictures: $(INSTALLED)
-	$(BIN)/python docs/pictures.py
+	PYTHONPATH=tests $(BIN)/python docs/pictures.py
 
 screenshots: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python docs/screenshots.py

@@ -135,7 +135,8 @@ def test_every_public_name_is_in_the_docs():
 
 @pytest.mark.slow
 def test_the_pictures_of_the_page_on_images_are_drawn_by_one_command(tmp_path):
-    subprocess.run([sys.executable, ROOT / "docs" / "pictures.py", tmp_path], check=True)
+    command = [sys.executable, ROOT / "docs" / "pictures.py", tmp_path]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")})
 
     drawn = {path.name for path in tmp_path.iterdir()}
     shown = set(re.findall(r"\]\(images/([^)]+)\)", (ROOT / "docs" / "images.md").read_text()))
