@@ -252,6 +252,11 @@ class ImageArray:
         """Whether pictures are decoded whenever they are looked at."""
         return isinstance(self.source, Decoder)
 
+    def decode_alone(self) -> None:
+        """Decode in one thread from now on, where pictures are decoded at each look: as one process of several."""
+        if isinstance(self.source, Decoder):
+            self.source.threads = 1
+
     def digests(self) -> Iterator[bytes]:
         """Yield hashes of the files, where pictures are decoded at each look, else of the pixels."""
         if isinstance(self.source, Decoder):

@@ -184,6 +184,8 @@ class _Rows(NamedTuple):
 
 def _made(everything: _Rows, augmentation: Augmentation | None, number: int, rows: npt.NDArray[np.int64]) -> Batch:
     """Make a batch, in a worker."""
+    if isinstance(everything.inputs, ImageArray):
+        everything.inputs.decode_alone()
     chosen = torch.from_numpy(rows)
     parts = everything.take(chosen)
     return Batch(*(parts if augmentation is None else _augmented(augmentation, number, chosen, *parts)))
