@@ -111,11 +111,14 @@ class Decoder:
         chosen = np.arange(len(self))[rows]
         if len(chosen) == 0:
             return np.empty((0, *self.shape[1:]), np.uint8)
-        pixels = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        first = self.pixels(int(chosen[0]))
+        pixels = np.empty((len(chosen), *first.shape), np.uint8)
+        pixels[0] = first
 
         def fill(positions: Sequence[int]) -> None:
             for position in positions:
-                pixels[position] = self.pixels(int(chosen[position]))
+                if position > 0:
+                    pixels[position] = self.pixels(int(chosen[position]))
 
         in_threads(fill, len(chosen), self.threads)
         return pixels

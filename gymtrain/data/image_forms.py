@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gymtrain.data.images import MAX_PIXELS, SUFFIXES, BadImageError, Images, is_picture
+from gymtrain.data.tensors import as_numpy, is_tensor
 from gymtrain.errors import InputError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -70,12 +71,14 @@ def as_images(X: Any, max_pixels: int = MAX_PIXELS) -> Images:
         return X
     if isinstance(X, str | os.PathLike):
         return Images(_files(X), max_pixels=max_pixels)
-    if is_one_image(X):
-        return Images([X], max_pixels=max_pixels)
+    if is_one_image(X) or isinstance(X, bytearray | memoryview):
+        return Images([_one(X, 0)], max_pixels=max_pixels)
     X = _detached(X)
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OUST":
         return Images(list(as_pixels(_several(X))), max_pixels=max_pixels)
-    if not hasattr(X, "__iter__") or isinstance(X, Mapping | bytearray | memoryview) or hasattr(X, "columns"):
+    if hasattr(X, "read"):
+        raise InputError(f"got the open file {getattr(X, 'name', X)!r}; give its path, or its bytes: X.read()")
+    if not hasattr(X, "__iter__") or isinstance(X, Mapping) or hasattr(X, "columns"):
         raise InputError(f"got a {type(X).__name__}; expected images: paths, bytes, images of PIL or arrays of pixels")
     return Images([_one(each, row) for row, each in enumerate(X)], max_pixels=max_pixels)
 
@@ -120,6 +123,8 @@ def _one(value: Any, row: int) -> Any:
     value = _detached(value)
     if isinstance(value, np.ndarray):
         return as_pixels(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
     if not is_one_image(value):
         raise InputError(
             f"row {row}: got a {type(value).__name__}; expected a path, bytes, an image of PIL or an array of pixels"
@@ -145,7 +150,7 @@ def _several(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _detached(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    return as_numpy(value) if is_tensor(value) else value
 
 
 def _files(path: str | os.PathLike[str]) -> list[str]:

@@ -155,6 +155,11 @@ def _decoded(source: Any, max_pixels: int, at_least: tuple[int, int] | None) -> 
     if isinstance(source, np.ndarray):
         return _rgb(_from_array(source))
     if is_picture(source):
+        _check_size(source, max_pixels)
+        try:
+            source.load()  # it may be a file that was not looked at yet
+        except Exception as error:  # likewise of all kinds
+            raise BadImageError(f"cannot be decoded: {_why(error)}") from error
         return _rgb(_upright(source, _orientation(source)))
     if isinstance(source, str | os.PathLike):
         with _file(source) as file:
@@ -200,12 +205,16 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image:
         raise BadImageError(what) from error
     except Exception as error:  # likewise
         raise BadImageError(f"cannot be decoded: {_why(error)}") from error
+    _check_size(image, max_pixels)
+    return image
+
+
+def _check_size(image: Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise BadImageError(
             f"has {image.width} x {image.height} pixels, more than the {max_pixels:,} that an image may have "
             f"(dataset.max_image_pixels)"
         )
-    return image
 
 
 def _from_array(pixels: npt.NDArray[Any]) -> Image:

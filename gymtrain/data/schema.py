@@ -16,6 +16,7 @@ from gymtrain.data.frames import Frame, is_frame
 from gymtrain.data.image_forms import as_images, as_pixel_rows, as_pixels, is_one_image
 from gymtrain.data.images import MAX_PIXELS, Images
 from gymtrain.data.rows import Rows, taken
+from gymtrain.data.tensors import as_numpy
 from gymtrain.errors import DataError, GymtrainError, InputError, some
 
 Matrix = npt.NDArray[Any]
@@ -330,12 +331,6 @@ def as_array(X: Any, error: type[GymtrainError] = InputError) -> Matrix:
         return np.asarray(X)
     except ValueError as cause:
         raise error(f"the rows differ in length or shape: {cause}") from cause
-
-
-def as_numpy(tensor: Any) -> Matrix:
-    """Return a tensor of torch as an array; numpy has no bfloat16, whose values float32 holds exactly."""
-    tensor = tensor.detach().cpu()
-    return np.asarray(tensor.float() if "bfloat16" in str(tensor.dtype) else tensor)
 
 
 def _as_numbers(array: Matrix, dtype: np.dtype[Any], error: type[GymtrainError]) -> Matrix:

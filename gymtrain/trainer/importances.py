@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from gymtrain.data.schema import as_numpy
+from gymtrain.data.tensors import as_numpy
 from gymtrain.models.contract import Array, Learner, LibraryLearner
 from gymtrain.models.torch_learner import TorchLearner
 

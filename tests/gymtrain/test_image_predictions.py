@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -53,6 +54,8 @@ def test_one_image_is_the_same_in_every_form(trainer: Trainer, photo: Path) -> N
         "a list of a path": [str(photo)],
         "an array of paths": np.array([str(photo)]),
         "bytes": photo.read_bytes(),
+        "a bytearray": bytearray(photo.read_bytes()),
+        "a list of a view": [memoryview(photo.read_bytes())],
         "an image of PIL": picture,
         "a tuple of one": (picture,),
         "an array": array,
@@ -61,6 +64,7 @@ def test_one_image_is_the_same_in_every_form(trainer: Trainer, photo: Path) -> N
         "a list of an array": [array.astype(np.int64)],
         "a tensor": torch.from_numpy(array.copy()),
         "a tensor of one": torch.from_numpy(array.copy())[None],
+        "a tensor of numbers with gradients": torch.tensor(array, dtype=torch.float32, requires_grad=True),
         "a list of a tensor": [torch.from_numpy(array.copy())],
         "a set": {photo},
     }
@@ -95,9 +99,7 @@ def test_a_folder_is_its_images_sorted_by_name(trainer: Trainer, tmp_path: Path)
     assert (trainer.predict_proba(tmp_path / "below" / ".." / "a.png") == found[:1]).all()
 
 
-def test_bits_do_not_depend_on_the_others_the_order_the_block_or_the_process(
-    trainer: Trainer, shape_bundle: Path, shapes: Path
-) -> None:
+def test_bits_do_not_depend_on_the_others_the_order_or_the_block(trainer: Trainer, shapes: Path) -> None:
     files = sorted(shapes.rglob("*.jpg"))
 
     probabilities = trainer.predict_proba(files)
@@ -106,12 +108,18 @@ def test_bits_do_not_depend_on_the_others_the_order_the_block_or_the_process(
     for block_rows in (1, 7, 8192):
         blocks = trainer.predict_blocks(iter(files), proba=True, block_rows=block_rows)
         assert np.concatenate(list(blocks)).tobytes() == probabilities.tobytes()
+
+
+@pytest.mark.slow
+def test_bits_are_the_same_in_a_fresh_process(trainer: Trainer, shape_bundle: Path, shapes: Path) -> None:
+    files = sorted(shapes.rglob("*.jpg"))
     code = (
         "import sys; from gymtrain import Trainer; "
         "sys.stdout.buffer.write(Trainer.load(sys.argv[1]).predict_proba(sys.argv[2:]).tobytes())"
     )
     command = [sys.executable, "-c", code, str(shape_bundle), *map(str, files)]
-    assert subprocess.run(command, capture_output=True, check=True).stdout == probabilities.tobytes()
+    told = subprocess.run(command, capture_output=True, check=True).stdout
+    assert told == trainer.predict_proba(files).tobytes()
 
 
 def test_blocks_come_of_a_folder_a_list_or_an_iterator_of_images_and_of_blocks(trainer: Trainer, shapes: Path) -> None:
@@ -155,6 +163,7 @@ def test_no_images_give_no_answers_of_the_right_shape(trainer: Trainer) -> None:
     ("X", "message"),
     [
         ("nowhere.jpg", r"'nowhere\.jpg': there is no such file"),
+        ("", "'': there is no such file"),
         (["../nowhere.jpg"], r"'\.\./nowhere\.jpg': there is no such file"),
         (
             "https://a.example/x.jpg",
@@ -176,6 +185,7 @@ def test_no_images_give_no_answers_of_the_right_shape(trainer: Trainer) -> None:
         (np.full((1, 8, 8), np.nan), r"got numbers from nan"),
         ({"path": ["x.jpg"]}, r"got a dict; expected images: paths, bytes, images of PIL or arrays of pixels"),
         (3, r"got a int; expected images"),
+        (io.BytesIO(b"GIF89a"), r"got the open file <_io.BytesIO.*>; give its path, or its bytes: X\.read\(\)"),
         (None, r"got a NoneType; expected images"),
         (["x.jpg", 3], r"row 1: got a int; expected a path, bytes, an image of PIL or an array of pixels"),
         ([[1, 2], [3, 4]], r"row 0: got a list; expected a path"),
@@ -191,6 +201,17 @@ def test_a_frame_is_no_image(trainer: Trainer) -> None:
 
     with pytest.raises(InputError, match="got a DataFrame; expected images"):
         trainer.predict(pd.DataFrame({"path": ["x.jpg"]}))
+
+
+def test_an_image_of_pil_that_cannot_be_read_is_no_answer(trainer: Trainer, photo: Path, tmp_path: Path) -> None:
+    closed = PIL.Image.open(photo)
+    closed.close()
+    (tmp_path / "short.png").write_bytes(photo.read_bytes()[:2000])
+
+    with PIL.Image.open(tmp_path / "short.png") as short:
+        for picture in (closed, short):
+            with pytest.raises(InputError, match=r"row 0 \(an image\): cannot be decoded"):
+                trainer.predict(picture)
 
 
 def test_a_folder_without_images_is_refused(trainer: Trainer, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def bundle_with(results: dict[str, Any], path: Path) -> Path:
         ({"stop_reason": []}, r"stop_reason: got \[\]"),
         ({"status": 7}, "status: got 7"),
         ({"data": {"train": {"rows": 3}}}, "data.train.sha256: missing"),
+        ({"bad_samples": {"count": -1, "first": []}}, "bad_samples.count: got -1"),
+        ({"bad_samples": {"count": 1, "first": "x.jpg"}}, "bad_samples.first: got 'x.jpg'"),
     ],
 )
 def test_results_that_later_steps_could_not_take_are_refused_when_the_bundle_is_loaded(
