@@ -89,7 +89,7 @@ given = {
     if kind not in {"model", "loss"}
 }
 models = ["linear", "mlp", "cnn", "dogs_vs_cats_cnn", "resnet"]
-models += [{"type": "sklearn", "estimator": "RandomForestClassifier"}]
+models += [{"type": "sklearn", "estimator": "RandomForestClassifier"}, {"type": "timm", "name": "resnet18"}]
 assert len(models) == len(BUILTIN["model"])
 preprocessors = [
     {**each, "transformer": "PCA"} if each["type"] == "sklearn" else each for each in given["preprocessor"]

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -328,6 +329,7 @@ def restore_learner(
         BundleError: The state is not one of this model.
         TrainingError: The constructor fails.
     """
+    component = without_pretraining(component)
     # All tensors of our networks are in the state: nothing needs to be initialised that would be thrown away.
     with torch.device("meta") if is_ours(component.target) else seeded(seed, alone=False):
         model = _build(component, task, input_shape)
@@ -337,6 +339,13 @@ def restore_learner(
         learner = LibraryLearner(model, task)
     learner.restore(state)
     return learner
+
+
+def without_pretraining(component: Component) -> Component:
+    """Return the model of a spec without the weights that its constructor would download: it is given its own."""
+    if not component.arguments.get("pretrained"):
+        return component
+    return replace(component, arguments={**component.arguments, "pretrained": False})
 
 
 def _build(component: Component, task: Task, input_shape: tuple[int, ...]) -> Any:

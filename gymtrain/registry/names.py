@@ -78,6 +78,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "mlp": "gymtrain.models.networks.dense:mlp",
         "resnet": "gymtrain.models.networks.residual:resnet",
         "sklearn": "gymtrain.models.estimators:SklearnModel",
+        "timm": "gymtrain.models.timm_networks:timm_network",
     },
     "tracker": {
         "comet": "gymtrain_trackers.comet:CometTracker",

@@ -14,7 +14,7 @@ from gymtrain.errors import CallbackError
 from gymtrain.models.contract import Array, Learner
 from gymtrain.models.metrics import Metrics
 from gymtrain.models.tasks import Binary, Multiclass, no_classes
-from gymtrain.models.torch_learner import TorchLearner, build_learner
+from gymtrain.models.torch_learner import TorchLearner, build_learner, without_pretraining
 from gymtrain.specs import Experiment, Training
 from gymtrain.tracking import Report
 from gymtrain.trainer.preparation import Prepared
@@ -103,15 +103,21 @@ class Fitting(ABC):
             self._report.epoch(epoch, metrics)
 
 
-def make_learner(experiment: Experiment, data: Prepared) -> Learner:
+def make_learner(experiment: Experiment, data: Prepared, *, goes_on: bool = False) -> Learner:
     """Make the model of a spec, which has learned nothing yet.
+
+    Args:
+        experiment: The spec.
+        data: What it is for.
+        goes_on: Whether it is given the weights of a checkpoint, and needs no others.
 
     Raises:
         TrainingError: The constructor fails, or what it makes does not fit the task.
     """
     training = experiment.model.training
+    component = experiment.model.model
     return build_learner(
-        experiment.model.model,
+        without_pretraining(component) if goes_on else component,
         data.task,
         data.inputs["train"].shape[1:],
         seed=training.seed,

@@ -173,7 +173,7 @@ class TrainingRun:
 
     def _make_fitting(self, data: Prepared, augmentation: Augmentation | None) -> Fitting:
         training = self.experiment.model.training
-        learner = make_learner(self.experiment, data)
+        learner = make_learner(self.experiment, data, goes_on=self.resumed is not None)
         if not isinstance(learner, TorchLearner):
             assert isinstance(learner, LibraryLearner)
             return LibraryFitting(self.experiment, data, learner, self.report, self.callbacks)
