@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gymtrain.data.augmentors.base import Augmentor, Drawn, Probability, change_chosen, constant, per_sample
+from gymtrain.data.augmentors.base import Augmentor, Drawn, Probability, Rows, change_chosen, constant, per_sample
 from gymtrain.data.augmentors.colour import Blend, HistogramEqualisation, Recolour
 from gymtrain.data.augmentors.geometry import Projection, affine
 
@@ -64,11 +64,11 @@ class TrivialAugment(Augmentor):
             "equalise": self._equalised,
         }
         for name, change in changes.items():
-            images = change_chosen(
-                images,
-                chosen[name],
-                lambda those, rows, change=change: change(those, draws[rows, 1]),  # type: ignore[misc]
-            )
+
+            def changed(those: Tensor, rows: Rows, change: Callable[[Tensor, Tensor], Tensor] = change) -> Tensor:
+                return change(those, draws[rows, 1]).to(those.dtype)
+
+            images = change_chosen(images, chosen[name], changed)
         return images
 
     def _sharpened(self, images: Tensor, strength: Tensor) -> Tensor:

@@ -251,6 +251,17 @@ def test_the_precision_of_the_model_does_not_reach_the_augmentation():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ALL)
+def test_images_of_another_precision_keep_it(kind, dtype):
+    images, ids = images_of((12, 12, 3)), torch.arange(16)
+    augmentation = Augmentation([made(kind, probability=1)], seed=0)
+    augmented = augmentation(images.to(dtype), 1, ids)
+    mixed, _ = augmentation.mix(augmented, torch.eye(16), 1, ids)
+    assert augmented.dtype == mixed.dtype == dtype
+    assert (augmented.float() - augmentation(images, 1, ids)).abs().median() < 4
+
+
 @pytest.mark.parametrize("shape", [(16, 15), (16, 15, 3)])
 def test_the_batch_of_the_caller_is_not_changed(shape):
     images = images_of(shape)
