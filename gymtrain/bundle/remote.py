@@ -129,14 +129,18 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 def _copy(url: str, stream: IO[bytes], announced: int | None, file: BinaryIO) -> None:
     """Copy a stream up to its end, whatever it announces, and no more than a bundle may have."""
-    _check_size(url, announced or 0)
+    if announced is not None and announced > MAX_FILE_BYTES:
+        message = f"{shown(url)}: {announced} bytes, and {MAX_FILE_BYTES} are allowed"
+        raise BundleError(message, reason="too_large")
     received, began = 0, time.monotonic()
     while chunk := _read(url, stream):
         received += len(chunk)
-        _check_size(url, received)
+        if received > MAX_FILE_BYTES:
+            message = f"{shown(url)}: more than the {MAX_FILE_BYTES} bytes that are allowed"
+            raise BundleError(message, reason="too_large")
         seconds = time.monotonic() - began
         if seconds > _PATIENCE and received < seconds * _SLOWEST:
-            message = f"{shown(url)}: gave up after {seconds:.0f} s, in which {received} bytes came; try again"
+            message = f"{shown(url)}: gave up, because less than {_SLOWEST:.0f} bytes a second came; try again"
             raise BundleError(message, reason="not_fetched")
         with naming(tempfile.gettempdir()):
             file.write(chunk)
@@ -150,12 +154,6 @@ def _read(url: str, stream: IO[bytes]) -> bytes:
         # What has come, where that can be had: to wait for all of it would take as long as the other side likes.
         chunk: bytes = getattr(stream, "read1", stream.read)(_CHUNK_BYTES)
         return chunk
-
-
-def _check_size(url: str, size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        message = f"{shown(url)}: {size} bytes or more, and {MAX_FILE_BYTES} are allowed"
-        raise BundleError(message, reason="too_large")
 
 
 @contextlib.contextmanager

@@ -162,8 +162,8 @@ def test_a_password_in_a_query_is_shown_nowhere(server: WebServer):
         (content(b""), "not_a_bundle", "is not a zip file"),
         (content(b"<html>Please log in</html>"), "not_a_bundle", "is not a zip file"),
         (content(b"PK\3\4" * 100, announced=100_000), "not_fetched", "the connection ended after 400 of 100000 bytes"),
-        (content(b"PK\3\4", announced=1 << 40), "too_large", f"{1 << 40} bytes or more, and {1 << 20} are allowed"),
-        (endless, "too_large", f"bytes or more, and {1 << 20} are allowed"),
+        (content(b"PK\3\4", announced=1 << 40), "too_large", f"{1 << 40} bytes, and {1 << 20} are allowed"),
+        (endless, "too_large", f"more than the {1 << 20} bytes that are allowed"),
         (silent, "not_fetched", "cannot be read: TimeoutError"),
         (lambda request: request.wfile.write(b"hello\x1b[2J\n"), "not_fetched", "cannot be read: BadStatusLine: hello"),
         (lambda request: request.wfile.write(b"HTTP/1.0 206 Some\r\n\r\nPK"), "not_fetched", "answers with '206 Some'"),
@@ -209,7 +209,27 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server: WebServer, 
 
     refused = refusal(f"{server.url}/x.zip")
 
-    assert (refused.reason, "gave up after 0 s, in which" in str(refused)) == ("not_fetched", True)
+    told = f"{server.url}/x.zip: gave up, because less than 1000 bytes a second came; try again"
+    assert (refused.reason, str(refused)) == ("not_fetched", told)
+
+
+@pytest.mark.parametrize("is_safe", [False, True])
+def test_a_server_whose_head_never_ends_is_given_up(
+    is_safe: bool, server: WebServer, safe_server: WebServer, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = safe_server if is_safe else server
+
+    def dripping(request: Any) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+        while not chosen.ending.wait(0.05):
+            request.wfile.write(b"x")
+
+    monkeypatch.setattr(web, "_SECONDS", 0.2)
+    chosen.answers = {"/x.zip": dripping}
+
+    refused = refusal(f"{chosen.url}/x.zip")
+
+    assert (refused.reason, "cannot be read" in str(refused)) == ("not_fetched", True)
 
 
 def test_a_connection_that_ends_within_a_chunk_is_told(server: WebServer):

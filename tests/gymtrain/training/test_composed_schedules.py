@@ -501,7 +501,7 @@ def test_a_file_does_not_decide_which_function_is_imported(tmp_path, monkeypatch
     component = read.model.training.schedule["lr"]
     assert component.to_dict() == schedule
     assert Experiment(**{**spec, "model": read.model}).sha256 == read.sha256
-    with pytest.raises(UnknownTypeError, match=r"a file may not decide what is imported; if you trust it, pass"):
+    with pytest.raises(UnknownTypeError, match=r"a file may not decide what is imported; if you trust it, load"):
         component.build()
     assert "not_trusted" not in sys.modules
 
