@@ -145,7 +145,14 @@ class TorchFitting(Fitting):
             average=average,
         )
         self._values = self._scheduled(optimizers)
-        known = rehearse(learner, loss_of, self._batches, training.accumulate, self._values.step_values)
+        known = rehearse(
+            learner,
+            loss_of,
+            self._batches,
+            training.accumulate,
+            self._values.step_values,
+            train_mode=self._freezing.train,
+        )
         self._watch([f"train/{name}" for name in known])
 
         def step_with(values: Mapping[str, Any]) -> Step:

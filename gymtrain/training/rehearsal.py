@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -19,7 +19,12 @@ from gymtrain.training.evaluation import Evaluation
 
 
 def rehearse(
-    learner: TorchLearner, loss_of: Loss, batches: Batches, accumulate: int = 1, values: Mapping[str, float] = {}
+    learner: TorchLearner,
+    loss_of: Loss,
+    batches: Batches,
+    accumulate: int = 1,
+    values: Mapping[str, float] = {},
+    train_mode: Callable[[], object] | None = None,
 ) -> list[str]:
     """Try what would fail in the middle of the first epoch, and say what is wrong in words of the spec.
 
@@ -29,6 +34,7 @@ def rehearse(
         batches: The train part.
         accumulate: Batches in a step.
         values: Keywords of the model's own step.
+        train_mode: Puts the module in training mode, where not all of it is to be.
 
     Returns:
         The names of the values that a training step gives: `"loss"`, and those of the model's own step.
@@ -51,7 +57,7 @@ def rehearse(
         learner.final_state()
     else:
         _try_loss(learner, loss_of, two)
-    _try_one_row(learner.module, two.inputs[:1], batches)
+    _try_one_row(learner.module, two.inputs[:1], batches, train_mode or learner.module.train)
     return names
 
 
@@ -81,13 +87,14 @@ def rehearse_evaluation(learner: TorchLearner, evaluation: Evaluation) -> list[s
     return list(dict.fromkeys([*([] if outputs is None else ["loss", *evaluation.metrics.names]), *values]))
 
 
-def _try_one_row(module: nn.Module, row: torch.Tensor, batches: Batches) -> None:
+def _try_one_row(module: nn.Module, row: torch.Tensor, batches: Batches, train_mode: Callable[[], object]) -> None:
     rows = batches.num_rows
     if rows % batches.batch_size != 1 and batches.batch_size != 1:
         return
+    train_mode()
     try:
         # In training mode a module may change its buffers.
-        tried = copy.deepcopy(module).train()
+        tried = copy.deepcopy(module)
     except Exception:
         return  # one that cannot be copied cannot be tried
     try:

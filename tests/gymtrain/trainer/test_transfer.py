@@ -301,6 +301,20 @@ def test_frozen_weights_keep_their_bits_and_nothing_is_kept_of_them(learned, tmp
     assert Trainer.load(tmp_path / "again.zip").estimate(repetitions=1)["parameters"] == counted
 
 
+def test_frozen_batch_norm_takes_a_batch_of_one_row(tmp_path):
+    layers = [{"type": "conv", "filters": 2}, {"type": "dense", "units": 3, "batch_norm": True}]
+    model = {"type": "cnn", "layers": layers}
+
+    with pytest.raises(TrainingError, match=r"batch_size: 31 leaves 32 rows with a batch of one"):
+        trainer_of(tmp_path, {"batch_size": 31}, model=model).train()
+    trainer = trainer_of(tmp_path, {"batch_size": 31, "freeze": ["head.dense1_norm.*"]}, model=model)
+    trainer.train()
+
+    norm = trainer._predictor.learner.module.head.dense1_norm
+    assert norm.num_batches_tracked == 0
+    assert norm.running_mean.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_frozen_weights_are_learned_from_an_epoch_on_and_a_resumed_training_ends_with_the_same_bits(learned, tmp_path):
     training = {
         "start_from": {"path": learned, "replace": ["head.*"]},
