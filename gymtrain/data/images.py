@@ -5,12 +5,13 @@ Pillow is imported inside functions: a spec is checked without it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 80_000_000
-"""How many pixels an image may have unless somebody says otherwise: what decodes to 240 MB."""
+"""How many pixels an image may have unless somebody says otherwise: 240 MB of RGB, and more to get there."""
+
+# Of those that are larger, one at a time is decoded: a request of a few megabytes may hold many.
+_LARGE_PIXELS = 16_000_000
 
 # What is tried; Pillow knows others, some of which start programs (EPS) or were broken often.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -33,6 +37,8 @@ SUFFIXES = frozenset(
 """The ends of the names of files of these formats, in lower case."""
 
 _ORIENTATION = 0x0112  # the tag of EXIF
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR, errno.ESTALE})
+_one_large = threading.Lock()
 
 
 class BadImageError(DataError):
@@ -124,7 +130,7 @@ class Images:
                     return hashlib.file_digest(file, "sha256").digest()
             except OSError as error:
                 raise BadImageError(f"{self.name(row)}: {_why(error)}") from error
-        pixels = np.ascontiguousarray(source)
+        pixels = np.ascontiguousarray(source if isinstance(source, np.ndarray) else self.decode(row))
         return hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).digest()
 
     def encoded(self, row: int) -> bytes:
@@ -156,10 +162,8 @@ def _decoded(source: Any, max_pixels: int, at_least: tuple[int, int] | None) -> 
         return _rgb(_from_array(source))
     if is_picture(source):
         _check_size(source, max_pixels)
-        try:
-            source.load()  # it may be a file that was not looked at yet
-        except Exception as error:  # likewise of all kinds
-            raise BadImageError(f"cannot be decoded: {_why(error)}") from error
+        with _as_bad_image():  # it may be a file that was not looked at yet
+            source.load()
         return _rgb(_upright(source, _orientation(source)))
     if isinstance(source, str | os.PathLike):
         with _file(source) as file:
@@ -175,22 +179,21 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
+        _raise_if_passing(error)
         raise BadImageError(_why(error)) from error
 
 
 def _from_file(file: BinaryIO, max_pixels: int, at_least: tuple[int, int] | None) -> Image:
     image = _opened(file, max_pixels)
-    orientation = _orientation(image)
-    try:
-        if at_least is not None:
-            # Orientations from 5 on lie on their side.
-            width, height = at_least if orientation < 5 else at_least[::-1]
-            image.draft(None, (2 * width, 2 * height))
-        image.load()
-    # Decoders raise all kinds of errors for files that are damaged.
-    except Exception as error:
-        raise BadImageError(f"cannot be decoded: {_why(error)}") from error
-    return _rgb(_upright(image, orientation))
+    with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
+        with _as_bad_image():
+            if at_least is not None:
+                # Orientations from 5 on lie on their side.
+                width, height = at_least if _orientation(image) < 5 else at_least[::-1]
+                image.draft(None, (2 * width, 2 * height))
+            image.load()
+        # Looked at once it is decoded, which turns a TIFF already.
+        return _rgb(_upright(image, _orientation(image)))
 
 
 def _opened(file: BinaryIO, max_pixels: int) -> Image:
@@ -203,10 +206,27 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image:
         size = file.seek(0, os.SEEK_END)
         what = "is empty (0 bytes)" if size == 0 else f"is no image of a known format ({', '.join(FORMATS)})"
         raise BadImageError(what) from error
-    except Exception as error:  # likewise
+    except Exception as error:
+        _raise_if_passing(error)
         raise BadImageError(f"cannot be decoded: {_why(error)}") from error
     _check_size(image, max_pixels)
     return image
+
+
+@contextmanager
+def _as_bad_image() -> Iterator[None]:
+    """Turn what a decoder raises, which is of all kinds where a file is damaged, into one error."""
+    try:
+        yield
+    except Exception as error:
+        _raise_if_passing(error)
+        raise BadImageError(f"cannot be decoded: {_why(error)}") from error
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """Raise what is the trouble of the machine and not of the image: no memory, no more files, a disk that fails."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING):
+        raise error
 
 
 def _check_size(image: Image, max_pixels: int) -> None:
@@ -267,8 +287,9 @@ def _rgb(image: Image) -> Image:
         raise BadImageError("has pixels that are floating-point numbers; expected 8 or 16 bits: convert it first")
     if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         seen = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        return PIL.Image.alpha_composite(white, seen).convert("RGB")
+        white = PIL.Image.new("RGB", seen.size, "white")
+        white.paste(seen, mask=seen.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 

@@ -84,14 +84,17 @@ def test_sixteen_bits_are_scaled_and_not_cut_off():
     assert pixels(encoded(deep, "PNG"))[0, :, 0].tolist() == [0, 100, 255]
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_that_the_camera_turned_comes_upright(orientation):
+def test_an_image_that_the_camera_turned_comes_upright(orientation, kind):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    reference = PIL.Image.open(io.BytesIO(encoded(CARD, "PNG", exif=exif)))
-    expected = np.asarray(PIL.ImageOps.exif_transpose(reference).convert("RGB"))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    turned = encoded(CARD.resize((50, 40)), kind, exif=exif, **options)
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(turned))).convert("RGB"))
 
-    assert np.array_equal(pixels(encoded(CARD, "PNG", exif=exif)), expected)
+    assert np.array_equal(pixels(turned), expected)
+    assert np.array_equal(pixels(PIL.Image.open(io.BytesIO(turned))), expected)
 
 
 def test_the_first_frame_of_what_moves_is_used():
