@@ -28,7 +28,7 @@ Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
 # What the pixels of a cache depend on beside the files and the preprocessors; raise it when decoding changes.
-VERSION = 1
+VERSION = 2
 _ROWS_AT_A_TIME = 32  # to a thread, at the most
 
 
@@ -76,6 +76,8 @@ class Decoder:
             except BadImageError as error:
                 trouble = trouble or error
         if self._first is None:
+            if len(self) == 1 and trouble is not None:
+                raise trouble
             raise DataError(f"none of {len(self)} images can be decoded: {trouble}")
         return (len(self), *self._first[1])
 
@@ -89,6 +91,11 @@ class Decoder:
         image: Image = self.images.decode(row, self._at_least)
         for step in self.steps:
             image = step.picture(image)
+            if image.mode not in {"RGB", "L"}:
+                raise DataError(
+                    f"{type(step).__name__}.picture made an image of mode {image.mode!r} of one of mode RGB or L; "
+                    f"expected pixels of 8 bits, RGB or L: numbers are for a preprocessor behind it"
+                )
         pixels = np.asarray(image)
         pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
         if self._first is None:
@@ -153,17 +160,22 @@ class Decoder:
         in_threads(decode, len(self), self.threads, told)
         return dict(sorted(bad.items()))
 
-    def key(self) -> str:
-        """Return what names the pixels: a hash of which files they are from (path, size, time), and of the steps."""
+    def key(self) -> str | None:
+        """Return what names the pixels: a hash of which files they are from (path, size, times), and of the steps.
+
+        None where a step is not of gymtrain: what it does may change while its name and arguments stay.
+        """
         import PIL
 
+        if any(not type(step).__module__.startswith("gymtrain.") for step in self.steps):
+            return None
         steps = [[type(step).__qualname__, sorted(vars(step).items())] for step in self.steps]
         digest = hashlib.sha256(repr((VERSION, PIL.__version__, self.images.max_pixels, steps)).encode())
         for row, source in enumerate(self.images.sources):
             if isinstance(source, str | os.PathLike):
                 try:
                     found = os.stat(source)
-                    said: Any = (os.path.abspath(source), found.st_size, found.st_mtime_ns)
+                    said: Any = (os.path.abspath(source), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 except OSError:
                     said = (os.path.abspath(source), None)
                 digest.update(repr(said).encode())
@@ -216,6 +228,12 @@ class ImageArray:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapped file is mapped again: its pixels may be more than what a worker has room for.
+        if isinstance(self.source, np.memmap) and self.source.filename is not None:
+            return _mapped, (self.source.filename, self.rows)
+        return ImageArray, (self.source, self.rows)
+
     def __init__(self, source: Pixels | Decoder, rows: Rows | None = None) -> None:
         self.source = source
         self.rows = np.arange(len(source), dtype=np.int64) if rows is None else rows
@@ -260,15 +278,6 @@ class ImageArray:
         if isinstance(self.source, Decoder):
             self.source.threads = 1
 
-    def digests(self) -> Iterator[bytes]:
-        """Yield hashes of the files, where pictures are decoded at each look, else of the pixels."""
-        if isinstance(self.source, Decoder):
-            for row in self.rows.tolist():
-                yield self.source.images.digest(row)
-        else:
-            for block in self.blocks():
-                yield hashlib.sha256(block.data).digest()
-
     def gathered(self, rows: Rows) -> tuple[Pixels, Rows]:
         """Return the pixels of some rows, and which rows they are.
 
@@ -308,6 +317,10 @@ class ImageArray:
         """Yield all pixels, so many rows at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+
+def _mapped(path: str, rows: Rows) -> ImageArray:
+    return ImageArray(np.load(path, mmap_mode="c"), rows)
 
 
 def _cores() -> int:

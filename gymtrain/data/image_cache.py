@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gymtrain.data.decoding import Decoder, ImageArray
 from gymtrain.data.images import BadImageError
@@ -18,7 +19,7 @@ from gymtrain.data.images import BadImageError
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows how far something is: given what it is and of how many rows, it is told how many are done."""
 
-_PIXELS, _BAD = "pixels.npy", "bad.json"
+_PIXELS, _BAD, _UNFINISHED = "pixels.npy", "bad.json", ".unfinished"
 
 
 def quiet(text: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -51,8 +52,8 @@ class ImageCache:
     def decoded(self, decoder: Decoder, progress: Progress = quiet) -> tuple[ImageArray, dict[int, str]]:
         """Return the pixels of a decoder, out of the cache if they are there, else into it.
 
-        Where there is no room for them they are decoded whenever they are looked at; now only the beginning of each
-        file is read, or all of it where the bad ones may be skipped.
+        Where there is no room for them, or nothing that names them, they are decoded whenever they are looked at; now
+        only the beginning of each file is read, or all of it where the bad ones may be skipped.
 
         Returns:
             The pixels, and what is wrong with each row that cannot be decoded.
@@ -60,37 +61,38 @@ class ImageCache:
         Raises:
             DataError: The images differ in size, or none can be decoded.
         """
-        size = int(np.prod(decoder.shape))
-        if size > self.limit:
+        size, key = int(np.prod(decoder.shape)), decoder.key()
+        if size > self.limit or key is None:
             return ImageArray(decoder), _bad(decoder, progress)
         try:
-            return self._decoded(decoder, size, progress)
+            return self._decoded(decoder, key, size, progress)
         except OSError as error:
             warnings.warn(
-                f"images are decoded in every epoch, because {size / 1e6:.0f} MB cannot be kept in "
-                f"{str(self.directory)!r}: {error.strerror or error}; set GYMTRAIN_DATA to a directory with room",
+                f"images are decoded in every epoch, because they ({size / 1e6:.1f} MB) cannot be kept in "
+                f"{str(self.directory)!r}: {error.strerror or error}; GYMTRAIN_DATA may name another directory",
                 stacklevel=2,
             )
             return ImageArray(decoder), _bad(decoder, progress)
 
-    def _decoded(self, decoder: Decoder, size: int, progress: Progress) -> tuple[ImageArray, dict[int, str]]:
-        from filelock import FileLock
-
+    def _decoded(self, decoder: Decoder, key: str, size: int, progress: Progress) -> tuple[ImageArray, dict[int, str]]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        place = self.directory / decoder.key()
-        with FileLock(f"{place}.lock"):
-            if not (place / _BAD).exists():
-                self._make_room(size)
+        place = self.directory / key
+        # Whoever has the lock is the only one who writes, reads or removes this set.
+        with _lock(place):
+            found = _read(place, decoder)
+            if found is None:
+                self._make_room(size, place)
                 self._write(decoder, place, size, progress)
+                found = _read(place, decoder)
+                assert found is not None
             os.utime(place)
-            pixels = np.load(place / _PIXELS, mmap_mode="c")
-            bad = {int(row): str(why) for row, why in json.loads((place / _BAD).read_text())}
-        return ImageArray(pixels), bad
+        return found
 
     def _write(self, decoder: Decoder, place: Path, size: int, progress: Progress) -> None:
-        # Nobody else writes it: the lock is held. What is there is from a process that died.
-        unfinished = place.with_suffix(".unfinished")
+        # What is there is from a process that died.
+        unfinished = place.with_suffix(_UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         unfinished.mkdir()
         try:
             pixels = np.lib.format.open_memmap(
@@ -102,22 +104,62 @@ class ImageCache:
                 bad = decoder.decode_all(pixels, told)
             pixels.flush()
             (unfinished / _BAD).write_text(json.dumps(list(bad.items())))
-            shutil.rmtree(place, ignore_errors=True)
             unfinished.rename(place)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
-    def _make_room(self, size: int) -> None:
-        """Remove sets, those used longest ago first, until another of this size fits."""
-        sets = [path.parent for path in self.directory.glob(f"*/{_PIXELS}")]
-        sizes = {path: (path / _PIXELS).stat().st_size for path in sets}
-        for path in sorted(sets, key=lambda path: path.stat().st_mtime):
+    def _make_room(self, size: int, wanted: Path) -> None:
+        """Remove sets, those used longest ago first, until another of this size fits; none that somebody is busy with.
+
+        Whoever has a set mapped keeps what is mapped.
+        """
+        names = {path.with_suffix("") for path in self.directory.iterdir() if path.is_dir()} - {wanted}
+        sizes = {place: sum(map(_size, (place, place.with_suffix(_UNFINISHED)))) for place in names}
+        for place in sorted(names, key=_used):
             if sum(sizes.values()) + size <= self.limit:
                 return
-            # Whoever has it mapped keeps what is mapped.
-            shutil.rmtree(path, ignore_errors=True)
-            del sizes[path]
+            lock = _lock(place)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            with lock:
+                (place / _BAD).unlink(missing_ok=True)  # first: what is left of a set if this process dies is no set
+                for path in (place, place.with_suffix(_UNFINISHED)):
+                    shutil.rmtree(path, ignore_errors=True)
+            lock.release()
+            del sizes[place]
+
+
+def _lock(place: Path) -> FileLock:
+    return FileLock(f"{place}.lock")
+
+
+def _read(place: Path, decoder: Decoder) -> tuple[ImageArray, dict[int, str]] | None:
+    """Return a set; None where there is none, or one that a crash of the machine or a hand has left damaged."""
+    try:
+        bad = {int(row): str(why) for row, why in json.loads((place / _BAD).read_text())}
+        pixels = np.load(place / _PIXELS, mmap_mode="c")
+    except (FileNotFoundError, ValueError, EOFError, TypeError):
+        return None
+    if pixels.shape != decoder.shape or pixels.dtype != decoder.dtype:
+        return None
+    return ImageArray(pixels), bad
+
+
+def _size(place: Path) -> int:
+    try:
+        return (place / _PIXELS).stat().st_size
+    except OSError:
+        return 0
+
+
+def _used(place: Path) -> float:
+    try:
+        return place.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _bad(decoder: Decoder, progress: Progress) -> dict[int, str]:

@@ -41,10 +41,12 @@ class PicturePreprocessor(Preprocessor):
     """
 
     takes_pictures = True
+    # Whether what comes out has one size whatever came in.
+    fixes_size = False
 
     @abstractmethod
     def picture(self, image: Image) -> Image:
-        """Return what becomes of an image of PIL, in mode RGB, L, or F (one channel of floating-point numbers)."""
+        """Return what becomes of an image of PIL: of RGB or L one of these, of F (one channel of floats) another."""
 
     def suffices(self) -> tuple[int, int] | None:
         """Return the width and the height that a picture need not exceed to become the same; None for its own."""
@@ -97,6 +99,8 @@ class ImageResize(PicturePreprocessor):
         (2, 50, 100, 3)
     """
 
+    fixes_size = True
+
     def __init__(
         self,
         width: Side,
@@ -113,8 +117,8 @@ class ImageResize(PicturePreprocessor):
         return image.resize((self.width, self.height), Resampling[self.resample.upper()], box=self._box(image))
 
     def suffices(self) -> tuple[int, int] | None:
-        """Return the size, to which a picture is decoded no more than it needs to be."""
-        return self.width, self.height
+        """Return the size, unless single pixels are picked out: which they are depends on how many there are."""
+        return None if self.resample == "nearest" else (self.width, self.height)
 
     def _box(self, image: Image) -> tuple[float, float, float, float] | None:
         if self.aspect == "stretch":
@@ -136,6 +140,8 @@ class CenterCrop(PicturePreprocessor):
         >>> CenterCrop(width=1, height=1).transform(np.arange(9, dtype=np.float32).reshape(1, 3, 3)).tolist()
         [[[4.0]]]
     """
+
+    fixes_size = True
 
     def __init__(self, width: Side, height: Side) -> None:
         self.width, self.height = width, height
@@ -276,6 +282,11 @@ def check_shape(shape: tuple[int, ...], name: str, channels: tuple[int, ...] | N
         DataError: They are none.
     """
     fits = len(shape) == 3 or (len(shape) == 4 and (channels is None or shape[3] in channels))
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
+        raise DataError(
+            f"{name} works on images, (rows, height, width, channels); got rows of shape {shape[1:]}, of which the "
+            f"channels seem to come first: give X.transpose(0, 2, 3, 1)"
+        )
     if not fits:
         wanted = "" if channels is None else f" of {' or '.join(map(str, channels))}"
         raise DataError(

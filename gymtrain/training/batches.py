@@ -77,6 +77,8 @@ class Batches:
         """How long training has waited for rows to be gathered and changed; on a GPU, the asking for it."""
         batch_bytes = batch_size * inputs.nbytes // max(len(inputs), 1)
         self._per_block = min(max(BLOCK_BYTES // max(batch_bytes, 1), 1), 64)
+        if isinstance(inputs, ImageArray) and inputs.is_decoded_anew:
+            self._per_block = 1  # as workers do it: what stands in for a bad image is of its own batch
         self._workers = None
         if workers:
             make = partial(_made, self._rows, augmentation)

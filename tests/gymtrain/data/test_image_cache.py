@@ -1,3 +1,5 @@
+import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -5,8 +7,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from drawn_images import drawn, encoded, folder_of_images
+from filelock import FileLock
 
 from gymtrain.data.decoding import Decoder, ImageArray
 from gymtrain.data.image_cache import ImageCache
@@ -146,7 +150,9 @@ def test_a_place_that_cannot_be_written_costs_speed_and_not_the_training(files, 
     (tmp_path / "file").write_text("")
     cache = ImageCache(tmp_path / "file" / "cache", 1e9)
 
-    with pytest.warns(UserWarning, match="images are decoded in every epoch, because 0 MB cannot be kept in '.*cache'"):
+    with pytest.warns(
+        UserWarning, match=r"images are decoded in every epoch, because .* cannot be kept in '.*cache': Not a dir"
+    ):
         images, _ = cache.decoded(Decoder(Images(files), STEPS))
 
     assert images.is_decoded_anew
@@ -226,3 +232,82 @@ def test_a_home_is_found_in_this_order(monkeypatch):
     monkeypatch.setenv("GYMTRAIN_DATA", "/data")
     assert data_home() == Path("/data")
     assert data_home("/given") == Path("/given")
+
+
+class Inverted(ImageResize):
+    """A step of somebody's, which may change while its name and arguments stay."""
+
+
+def test_what_a_step_of_somebodys_makes_is_not_kept(files, cache):
+    images, _ = cache.decoded(Decoder(Images(files), [Inverted(8, 8)]))
+
+    assert images.is_decoded_anew
+    assert not cache.directory.exists()
+
+
+def test_images_of_pil_are_told_apart_by_what_they_show():
+    red = PIL.Image.new("P", (4, 4), 0)
+    red.putpalette([255, 0, 0])
+    blue = red.copy()
+    blue.putpalette([0, 0, 255])
+
+    assert Decoder(Images([red]), STEPS).key() != Decoder(Images([blue]), STEPS).key()
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "bad.json"])
+@pytest.mark.parametrize(
+    "damage", [lambda file: file.unlink(), lambda file: os.truncate(file, file.stat().st_size // 2)]
+)
+def test_a_set_that_is_damaged_is_made_again(files, cache, name, damage):
+    files[0].write_bytes(b"")  # so that there is something to say of one
+    cache.decoded(Decoder(Images(files), STEPS))
+    damage(cache.directory / sets(cache)[0] / name)
+
+    images, bad = cache.decoded(Decoder(Images(files), STEPS))
+
+    assert np.array_equal(images[1:], Decoder(Images(files), STEPS)[1:])
+    assert not images.is_decoded_anew
+    assert list(bad) == [0]
+
+
+def test_what_another_process_is_busy_with_is_not_removed_to_make_room(files, tmp_path):
+    cache = ImageCache(tmp_path / "cache", limit=12 * 8 * 8 * 3 * 1.5)
+    cache.decoded(Decoder(Images(files), STEPS))
+    busy = sets(cache)[0]
+
+    with FileLock(str(cache.directory / f"{busy}.lock")):
+        cache.decoded(Decoder(Images(files[::-1]), STEPS))
+
+    assert busy in sets(cache)
+    assert len(sets(cache)) == 2
+
+
+def test_trouble_of_the_machine_is_not_taken_for_a_bad_image(files, cache, monkeypatch):
+    def fails(*arguments, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("PIL.Image.Image.resize", fails)
+        cache.decoded(Decoder(Images(files), STEPS))
+
+    _, bad = cache.decoded(Decoder(Images(files), STEPS))
+    assert bad == {}
+
+
+def test_a_mapped_set_travels_to_another_process_by_its_path(files, cache):
+    images, _ = cache.decoded(Decoder(Images(files), STEPS))
+    part = images.take(np.array([3, 1]))
+
+    sent = pickle.dumps(part)
+
+    assert len(sent) < 1000
+    assert np.array_equal(np.asarray(pickle.loads(sent)), np.asarray(part))
+
+
+def test_a_step_that_makes_no_pixels_is_refused(files):
+    class Unit(ImageResize):
+        def picture(self, image):
+            return image.convert("F")
+
+    with pytest.raises(DataError, match=r"Unit.picture made an image of mode 'F' .*; expected pixels of 8 bits"):
+        Decoder(Images(files), [Unit(8, 8)])[:]

@@ -186,3 +186,8 @@ def test_pictures_of_different_sizes_are_no_error_before_a_resize():
     assert Pipeline([("image_resize", ImageResize(5, 5))]).transform(pictures).shape == (2, 5, 5, 3)
     with pytest.raises(DataError, match=r"images differ in size: .* is 6 x 4 and .* 3 x 9; put .*image_resize"):
         Pipeline([]).transform(pictures)
+
+
+def test_channels_that_come_first_are_told():
+    with pytest.raises(DataError, match=r"shape \(3, 32, 32\), of which the channels seem to come first"):
+        ImageResize(8, 8).transform(np.zeros((2, 3, 32, 32), np.uint8))
