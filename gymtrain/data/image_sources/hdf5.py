@@ -85,6 +85,11 @@ class Hdf5(Dataset):
             )
         if not found.shape:
             raise DataError(f"dataset.dataset.{argument}: {key!r} of {self.path} has no rows; expected an array")
+        if found.external:
+            raise DataError(
+                f"dataset.dataset.{argument}: {key!r} of {self.path} lies in other files, {some(found.external)}, that "
+                f"whoever made it chose; copy it into one file (h5repack)"
+            )
         if h5py.check_string_dtype(found.dtype) is not None and argument in _MAY_BE_TEXT:
             return found.asstr()[:]
         if h5py.check_vlen_dtype(found.dtype) == np.uint8 and argument == "features" and len(found.shape) == 1:

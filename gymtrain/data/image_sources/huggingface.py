@@ -156,8 +156,24 @@ class HuggingFace(Dataset):
         for row, each in enumerate(table.with_format("arrow")[:][column].to_pylist()):
             if each is None or (each["bytes"] is None and each["path"] is None):
                 raise DataError(f"dataset.dataset: row {row} of {self.name!r} has no image in the column {column!r}")
-            images.append(each["path"] if each["bytes"] is None else each["bytes"])
+            images.append(self._inside(each["path"], row) if each["bytes"] is None else each["bytes"])
         return images
+
+    def _inside(self, path: str, row: int) -> str:
+        """Return a path that rows of somebody else's name, if it is one of the data set's own files.
+
+        Raises:
+            DataError: It leads elsewhere on this machine.
+        """
+        datasets = import_extra(self.package, self.extra)
+        homes = [self.name, datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE]
+        place = Path(path).resolve()
+        if not any(place.is_relative_to(Path(home).expanduser().resolve()) for home in homes):
+            raise DataError(
+                f"dataset.dataset: row {row} of {self.name!r} names the file {path!r}, which is not its own; images "
+                f"belong into its folder or its rows"
+            )
+        return path
 
 
 @contextlib.contextmanager

@@ -124,3 +124,19 @@ def test_the_package_is_asked_for_where_it_is_missing(load: Any, monkeypatch: py
         MissingDependencyError, match=r"needs the package datasets, .*; pip install 'gymtrain\[datasets\]'"
     ):
         load("ylecun/mnist")
+
+
+def test_rows_that_name_files_elsewhere_on_this_machine_are_refused(photos: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    PIL.Image.new("RGB", (4, 4)).save(secret)
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [{"bytes": None, "path": str(secret)}], "label": [0]}
+    table = pa.table({"image": pa.array(rows["image"], features["image"].pa_type), "label": rows["label"]})
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "set" / "train.parquet"
+    )
+
+    with pytest.raises(DataError, match=r"row 0 of '.*set' names the file '.*secret.png', which is not its own"):
+        HuggingFace(str(tmp_path / "set"), image_column="image", label_column="label").load()
