@@ -14,7 +14,7 @@ import numpy as np
 from gymtrain.cli.answers import Array, answer, as_csv, columns, header
 from gymtrain.cli.terminal import printable
 from gymtrain.data.image_forms import images_in
-from gymtrain.data.images import BadImageError, Images
+from gymtrain.data.images import BadImageError
 from gymtrain.errors import InputError, TaskError
 from gymtrain.trainer import Trainer
 
@@ -140,9 +140,7 @@ class ImagePredictions:
 
     def _is_good(self, path: str) -> bool:
         try:
-            rows = self._trainer.features.check([path], missing=False)
-            if isinstance(rows, Images):
-                rows.decode(0)
+            answer(self._trainer, [path], False)
         except (InputError, BadImageError) as error:
             self.left_out += 1
             self._tell(str(error))

@@ -311,7 +311,7 @@ def _resumed(path: Path, bundle: Bundle, changes: dict[str, str]) -> Resumed:
         raise BundleError(message, reason="inconsistent") from error
 
 
-_MAY_CHANGE_KEYS = tuple(f"training/{name}" for name in MAY_CHANGE)
+_MAY_CHANGE_KEYS = (*(f"training/{name}" for name in MAY_CHANGE), "dataset/image_cache_gb")
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, str]:

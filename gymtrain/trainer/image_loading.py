@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from gymtrain.data.splits import Rows
 from gymtrain.errors import DataError
 from gymtrain.specs import Dataset
 
-SAMPLE_BYTES = 4_000_000
+SAMPLE_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def decode(images: Images, steps: Sequence[Any], spec: Dataset) -> Pictures:
     Raises:
         DataError: One cannot be decoded and none may be left out; or they differ in size.
     """
+    if len(images) == 0:
+        raise DataError("dataset.dataset: there are no images")
     images = Images(images.sources, max_pixels=spec.max_image_pixels)
     cache = ImageCache(data_home() / "decoded", spec.image_cache_gb * 1e9)
     pixels, bad = cache.decoded(Decoder(images, steps, skip=spec.on_bad_sample == "skip"), decoding_bar)
@@ -66,16 +69,27 @@ def decode(images: Images, steps: Sequence[Any], spec: Dataset) -> Pictures:
     return Pictures(pixels.take(good), images.take(good), good, list(bad.values()))
 
 
-def sample_of(images: Images) -> Images:
-    """Return the files of the first few images themselves, so many as are small enough to go into a bundle."""
+def sample_of(images: Images, steps: Sequence[Any]) -> Images:
+    """Return what may go into a bundle: JPEGs without what a camera notes, of the place above all, and not large.
+
+    Args:
+        images: Some images of a dataset.
+        steps: The picture preprocessors; where one of them brings all to one size, large images are made smaller.
+    """
+    may_shrink = any(getattr(step, "fixes_size", False) for step in steps)
+    import PIL.Image
+
     files: list[bytes] = []
     for row in range(len(images)):
         try:
-            files.append(images.encoded(row))
+            image = images.decode(row, at_least=(SAMPLE_SIDE, SAMPLE_SIDE) if may_shrink else None)
         except BadImageError:  # it was there when training began
             continue
-        if sum(map(len, files)) > SAMPLE_BYTES:
-            return Images(files[:-1], max_pixels=images.max_pixels)
+        if may_shrink:
+            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+        file = io.BytesIO()
+        PIL.Image.fromarray(np.asarray(image)).save(file, "JPEG", quality=92)
+        files.append(file.getvalue())
     return Images(files, max_pixels=images.max_pixels)
 
 

@@ -72,7 +72,7 @@ class Prepared:
         """Return the first rows of a part as a user has them; of images, what may go into a bundle."""
         rows = self.rows[name][:count]
         if self.images is not None:
-            return sample_of(self.images.take(rows))
+            return sample_of(self.images.take(rows), self.pipeline.picture_steps)
         assert not isinstance(self.raw, ImageArray)
         return taken(self.raw, rows)
 
@@ -126,13 +126,13 @@ class Prepared:
 
     def _digest(self, name: str) -> str:
         digest = hashlib.sha256()
-        part = self.part(name)
-        if isinstance(part, ImageArray):
-            for row in part.digests():
-                digest.update(row)
+        if self.images is not None:  # the files, and not their pixels, which another Pillow may see otherwise
+            for row in self.rows[name].tolist():
+                digest.update(self.images.digest(row))
             columns: dict[str, Array] = {}
         else:
-            columns = part.columns if isinstance(part, Frame) else {"X": part}
+            part = self.part(name)
+            columns = part.columns if isinstance(part, Frame) else {"X": np.asarray(part)}
         weights = [("sample_weight", self.weights[name])] if name in self.weights else []
         # Not as a dict: a feature may be named like one of the others.
         for key, column in [*columns.items(), ("y", self.targets[name]), *weights]:

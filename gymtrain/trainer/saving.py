@@ -61,6 +61,9 @@ Copied = Callable[[str, torch.Tensor], torch.Tensor]
 
 LIBRARIES = ("gymtrain", "torch", "numpy", "scikit-learn", "skops")
 
+# How many raw rows a bundle holds, with the outputs that they gave.
+SELFCHECK_ROWS = 8
+
 
 def save(
     path: Writable,
@@ -426,6 +429,11 @@ def _selfcheck_rows(bundle: Bundle, features: Features) -> Frame | Images | Arra
     tensors = bundle.selfcheck()
     if features.are_images:
         names = sorted((name for name in tensors if name.startswith("image.")), key=lambda name: (len(name), name))
+        if len(names) > SELFCHECK_ROWS:
+            raise BundleError(
+                f"selfcheck.safetensors: holds {len(names)} images; expected at most {SELFCHECK_ROWS}",
+                reason="too_large",
+            )
         files = [to_numpy(tensors[name]).tobytes() for name in names]
         return Images(files, max_pixels=features.max_pixels) if files else None
     tensor = tensors.get("rows")

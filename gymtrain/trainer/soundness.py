@@ -8,10 +8,14 @@ import numpy as np
 import torch
 
 from gymtrain.bundle import State, to_numpy
+from gymtrain.data.images import Images
 from gymtrain.errors import BundleError, GymtrainError, some
 from gymtrain.models.contract import Learner
 from gymtrain.models.torch_learner import TorchLearner
 from gymtrain.trainer.predictor import Predictor
+
+# An image of more is not looked at while a bundle is loaded.
+CHECKED_PIXELS = 4_000_000
 
 
 def non_finite_weights(learner: Learner) -> list[str]:
@@ -61,11 +65,22 @@ def check_preprocessors(predictor: Predictor, states: Iterable[State]) -> None:
         if bad and type(step).__module__.startswith("gymtrain."):
             message = f"preprocessors[{position}] ({name}): {some(bad)} hold something but finite numbers"
             raise BundleError(message, reason="preprocess")
-    if predictor.examples is None:
+    examples = predictor.examples
+    if isinstance(examples, Images):
+        examples = _cheap_sample(predictor, examples)
+    if examples is None:
         return
     try:
         with np.errstate(all="ignore"):  # what it makes is looked at
-            rows = predictor.features.check(predictor.examples, missing=predictor.pipeline.handles_missing)
+            rows = predictor.features.check(examples, missing=predictor.pipeline.handles_missing)
             predictor.inputs(rows)
     except GymtrainError as error:
         raise BundleError(f"of the rows of the self-check: {error}", reason="preprocess") from error
+
+
+def _cheap_sample(predictor: Predictor, images: Images) -> Images | None:
+    """Return one image, where looking at it takes little memory, whatever size the bundle says; else None."""
+    sizes = [step.width * step.height for step in predictor.pipeline.picture_steps if hasattr(step, "width")]
+    if not sizes or max(sizes) > CHECKED_PIXELS:
+        return None
+    return Images(images.sources[:1], max_pixels=CHECKED_PIXELS)

@@ -38,14 +38,13 @@ from gymtrain.trainer.pictures import Pictures
 from gymtrain.trainer.predictor import Predictor
 from gymtrain.trainer.preparation import Prepared, build_augmentation, fit_preprocessors, load, transform
 from gymtrain.trainer.preview import draw_augmented
-from gymtrain.trainer.saving import json_safe
+from gymtrain.trainer.saving import SELFCHECK_ROWS, json_safe
 from gymtrain.trainer.stages import Stages
 from gymtrain.trainer.torch_fitting import TorchFitting
 from gymtrain.training.callbacks import Callback, Callbacks, TrainingState
 from gymtrain.training.checkpointing import ModelCheckpoint
 from gymtrain.training.histograms import ParameterHistograms
 
-SELFCHECK_ROWS = 8
 # So many of the images that were left out are named.
 BAD_SAMPLES = 5
 

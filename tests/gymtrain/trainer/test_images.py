@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import json
+import resource
 import warnings
 from functools import partial
 from itertools import islice
@@ -9,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from bundle_forge import take_apart
 from drawn_images import drawn, encoded, folder_of_images
 
 from gymtrain import Callback, Trainer
@@ -158,6 +162,7 @@ def test_decoding_at_each_look_trains_to_the_same_bits_as_the_cache(trained, fol
     result = trainer.train()
 
     assert result["metrics"] == trained.result["metrics"]
+    assert result["data"] == trained.result["data"]
     assert np.array_equal(trainer.predict_proba(files_of(folder)), trained.predict_proba(files_of(folder)))
 
 
@@ -387,3 +392,45 @@ def test_arrays_of_pixels_stay_bytes_and_predict_what_they_are_measured_at(tmp_p
     assert np.array_equal(trainer.predict(X[:5].astype(np.float64)), trainer.predict(X[:5]))
     with pytest.raises(InputError, match=r"got numbers from 0 to 0.99.*; the model was trained on pixels"):
         trainer.predict(X[:5] / 255)
+
+
+def test_a_bundle_holds_small_images_without_what_a_camera_notes(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x010F] = "the maker of the camera"
+    folder = folder_of_images(tmp_path / "images", 20)
+    for file in files_of(folder):
+        PIL.Image.open(file).resize((1500, 1000)).save(file, exif=exif)
+    trainer = trainer_of(folder, tmp_path)
+    trainer.train()
+
+    trainer.save(tmp_path / "x.zip")
+
+    assert b"the maker of the camera" not in (tmp_path / "x.zip").read_bytes()
+    loaded = Trainer.load(tmp_path / "x.zip")
+    assert loaded.verify()["verdict"] == "same bits"
+    assert all(max(PIL.Image.open(io.BytesIO(file)).size) <= 512 for file in loaded._predictor.examples.sources)
+
+
+def test_a_bundle_that_asks_for_enormous_images_is_opened_without_making_one(trained, tmp_path):
+    trained.save(tmp_path / "x.zip")
+    forge = take_apart((tmp_path / "x.zip").read_bytes())
+    spec = json.loads(forge.part("spec.json").content)
+    spec["dataset"]["preprocessors"][0].update(width=16384, height=16384)
+    (tmp_path / "x.zip").write_bytes(forge.replace("spec.json", json.dumps(spec).encode()).pack())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    Trainer.load(tmp_path / "x.zip")
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_how_much_room_there_is_for_images_may_change_before_a_resume(folder, tmp_path):
+    options = {"training": {"checkpoint": {"every_steps": 1}}}
+    parts = trainer_of(folder, tmp_path, **options)
+    with pytest.raises(KeyboardInterrupt):
+        parts.train(callbacks=[StopAfter(6)], resume="auto")
+
+    again = trainer_of(folder, tmp_path, image_cache_gb=0, **options)
+    result = again.train(resume="auto")
+
+    assert "step-000000006" in result["resumed_from"]

@@ -227,6 +227,11 @@ def test_a_wrong_setting_is_one_fault(training, path, message):
             r"training\.lr_multipliers: no tensor .* did you mean 'head\.\*'",
         ),
         ({"freeze": ["*"]}, TrainingError, r"freeze: it leaves nothing of Sequential to be learned; freeze less"),
+        (
+            {"freeze": ["*"], "unfreeze_at_epoch": 2},
+            TrainingError,
+            r"freeze: it leaves nothing of Sequential to be learned; freeze less",
+        ),
     ],
     ids=str,
 )
