@@ -24,6 +24,7 @@ from gymtrain.models.exact import AlignedRows, has_ready_layers, has_uneven_rows
 from gymtrain.models.networks import is_ours
 from gymtrain.models.seeding import seeded
 from gymtrain.models.tasks import Task
+from gymtrain.models.timm_networks import timm_network
 from gymtrain.models.torch_model import Loss, Outcome, TorchModel, call_own, loss_of_batch
 from gymtrain.specs.components import INJECTED, Component
 
@@ -343,7 +344,7 @@ def restore_learner(
 
 def without_pretraining(component: Component) -> Component:
     """Return the model of a spec without the weights that its constructor would download: it is given its own."""
-    if not component.arguments.get("pretrained"):
+    if not component.arguments.get("pretrained") or component.target is not timm_network:
         return component
     return replace(component, arguments={**component.arguments, "pretrained": False})
 

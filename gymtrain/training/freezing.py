@@ -58,7 +58,7 @@ class Freezing:
         is_all = {id(each) for each in self._parameters} >= {
             id(each) for each in module.parameters() if each.requires_grad
         }
-        if patterns and unfreeze_at_epoch is None and is_all:
+        if patterns and is_all and unfreeze_at_epoch != 1:
             raise TrainingError(f"{_PATH}: it leaves nothing of {type(module).__name__} to be learned; freeze less")
 
     def begin_epoch(self, epoch: int) -> None:
