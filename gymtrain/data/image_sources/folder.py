@@ -155,11 +155,11 @@ class ImageCsv(Dataset):
             what = "nothing" if given[odd] in (None, "") or given[odd] != given[odd] else repr(given[odd])
             raise DataError(f"{self.path}: row {odd} has {what} in the column {self.path_column!r}; expected a path")
         paths = [os.path.join(root, os.path.expanduser(str(value))) for value in given]
-        missing = [path for path in paths if not os.path.isfile(path)]
-        if missing:
+        # Some that are not there are bad samples, as others are; of all of them something else is wrong.
+        if paths and not any(map(os.path.isfile, paths)):
             raise DataError(
-                f"{self.path}: {len(missing)} of its {len(paths)} images are not there: {some(missing)}; relative "
-                f"paths start from {str(root)!r}, which the argument 'root' changes"
+                f"{self.path}: none of its {len(paths)} images is there, {some(paths)}; relative paths start from "
+                f"{str(root)!r}, which the argument 'root' changes"
             )
         return paths
 

@@ -393,11 +393,11 @@ def test_several_columns_are_several_outputs(photos: Path) -> None:
     ("text", "arguments", "message"),
     [
         (
-            "path,label\na.png,x\ncat/1.png,y\n",
+            "path,label\na.png,x\nb.png,y\n",
             {},
-            r"1 of its 2 images are not there: '.*a\.png'; relative paths start from",
+            r"none of its 2 images is there, '.*a\.png', '.*b\.png'; relative paths start from",
         ),
-        ("path,label\ncat,x\n", {}, r"1 of its 1 images are not there"),
+        ("path,label\ncat,x\n", {}, r"none of its 1 images is there"),
         ("paht,label\ncat/1.png,x\n", {}, r"path_column: there is no column 'path'; did you mean 'paht'\?"),
         ("path,lable\ncat/1.png,x\n", {}, r"there is no column 'label'; did you mean 'lable'\?"),
         (

@@ -434,3 +434,19 @@ def test_how_much_room_there_is_for_images_may_change_before_a_resume(folder, tm
     result = again.train(resume="auto")
 
     assert "step-000000006" in result["resumed_from"]
+
+
+@pytest.mark.parametrize("kind", ["skip", "raise"])
+def test_files_of_a_table_that_are_missing_are_bad_samples_like_others(folder, tmp_path, kind):
+    lines = [f"{file},{file.parent.name}" for file in files_of(folder)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines, "nowhere.jpg,circle"]) + "\n")
+    dataset = {"type": "image_csv", "path": str(tmp_path / "labels.csv")}
+    trainer = trainer_of(folder, tmp_path, dataset=dataset, on_bad_sample=kind)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "raise":
+            with pytest.raises(DataError, match=r"1 of 61 images cannot be decoded: '.*nowhere.jpg': there is no such"):
+                trainer.train()
+        else:
+            assert trainer.train()["bad_samples"]["count"] == 1
