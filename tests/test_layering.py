@@ -36,13 +36,14 @@ HEAVY = {
 ALLOWED = {
     "gymtrain": set(),
     "errors": set(),
+    "web": set(),
     "registry": {"errors"},
     "specs": {"errors", "registry"},
     "hardware": {"errors"},
-    "data": {"errors", "registry", "specs"},
+    "data": {"errors", "web", "registry", "specs"},
     "models": {"errors", "registry", "specs", "data"},
     "training": {"errors", "registry", "specs", "data", "models"},
-    "bundle": {"errors"},
+    "bundle": {"errors", "web"},
     "tracking": {"errors", "specs", "gymtrain_trackers"},
     "figures": {"errors"},
     "trainer": {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import socket
-import threading
 import urllib.request
 from typing import IO, Any
 from urllib.error import HTTPError
@@ -13,6 +10,7 @@ from urllib.parse import urlsplit
 
 from gymtrain.bundle.addresses import fault_of, scheme_of, shown
 from gymtrain.errors import BundleError
+from gymtrain.web import opener
 
 _FOLLOWED = ("", "http", "https")
 _SECONDS = 60.0  # that a server may be silent
@@ -29,9 +27,9 @@ def open_url(url: str) -> tuple[IO[bytes], int | None]:
     request = urllib.request.Request(url, headers={"User-Agent": "gymtrain"})
     # What is read by http lies on this machine, and another machine would take that for itself.
     proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme != "http"}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _Redirects, _Http, _Https)
+    opened = opener(2 * _SECONDS, urllib.request.ProxyHandler(proxies), _Redirects)
     try:
-        reply = opener.open(request, timeout=_SECONDS)
+        reply = opened.open(request, timeout=_SECONDS)
     except HTTPError as error:
         error.close()
         answer = f"answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
@@ -51,44 +49,6 @@ def open_url(url: str) -> tuple[IO[bytes], int | None]:
         message = f"{shown(url)}: the server answers with {answer[:80]!r}, which is no whole file"
         raise BundleError(message, reason="not_fetched")
     return reply, reply.length
-
-
-class _WithAnEnd(http.client.HTTPConnection):
-    """Waits for the head of an answer no longer than twice the silence that is borne, however it drips in."""
-
-    _has_hung_up = False
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        watch = threading.Timer(2 * _SECONDS, self._hang_up)
-        watch.daemon = True
-        watch.start()
-        try:
-            reply = super().getresponse()
-        finally:
-            watch.cancel()
-        if self._has_hung_up:  # a head that is cut is taken for a whole one
-            reply.close()
-            raise TimeoutError("the head of the answer does not end")
-        return reply
-
-    def _hang_up(self) -> None:
-        self._has_hung_up = True
-        with contextlib.suppress(OSError):  # it is closed already
-            self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _WithAnEndOverTls(_WithAnEnd, http.client.HTTPSConnection):
-    """The same for https."""
-
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_WithAnEnd, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_WithAnEndOverTls, req)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import errno
 import hashlib
 import http.client
@@ -12,37 +11,24 @@ import logging
 import os
 import re
 import shutil
-import socket
-import ssl
 import sys
-import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-from urllib.error import HTTPError
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from gymtrain.data.archives import extract
+from gymtrain.data.transfer import PROGRESS, BrokenError, Patience, RangeError, blocks, opened, patiently
 from gymtrain.errors import DataError, DownloadError
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 VARIABLE = "GYMTRAIN_MIRROR"
 """The environment variable that names a place that has the files of all publishers."""
 
-_BLOCK = 1 << 16
 _MOST_STATED = 4096
-_PROGRESS = 1 << 20  # so many bytes, and an attempt that failed was worth it
-_LONGEST_PAUSE = 60.0
-_AGAIN = {408, 425, 429}
-_NOT_THERE = {403, 404, 410}  # 403 is what a store of objects says that shows nobody its list
 
 
 @dataclass(frozen=True)
@@ -69,25 +55,6 @@ class Download:
     def name(self) -> str:
         """What the file is called."""
         return self.path.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for.
-
-    Args:
-        retries: How often a download that broke goes on without having got anywhere in between.
-        pause: Seconds before the first retry; twice as many before each further one, unless the server says.
-        silence: Seconds that a server may say nothing.
-        window: Seconds over which it has to send at least `least_speed`.
-        least_speed: Bytes in a second.
-    """
-
-    retries: int = 4
-    pause: float = 1.0
-    silence: float = 30.0
-    window: float = 60.0
-    least_speed: float = 1024.0
 
 
 def fetch(download: Download, folder: Path, *, force: bool = False, patience: Patience = Patience()) -> Path:
@@ -255,53 +222,24 @@ def _stated(url: str, patience: Patience) -> str | None:
     place = f"{url}.sha256"
 
     def ask() -> str | None:
-        reply = _opened(place, {}, patience)
+        reply = opened(place, {}, patience)
         if reply is None:
             return None
         content = b""
         with reply:
-            for block in _blocks(place, reply, patience):
+            for block in blocks(place, reply, patience):
                 content += block
                 if len(content) > _MOST_STATED:
                     break
         return content.decode("ascii", "replace")
 
-    answer = _patiently(ask, place, patience)
+    answer = patiently(ask, place, patience)
     if answer is None:
         return None
     digest = answer.split(maxsplit=1)[0].lower().lstrip("\\") if answer.strip() else ""
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise DownloadError(f"{place}: got {answer[:40]!r}; expected a line of sha256sum, which begins with 64 digits")
     return digest
-
-
-class _BrokenError(Exception):
-    """An attempt has failed in a way in which another one may not.
-
-    Args:
-        why: What happened.
-        wait: Seconds after which the server wants to be asked again.
-        advanced: Whether the attempt got anywhere.
-    """
-
-    def __init__(self, why: str, *, wait: float = 0.0, advanced: bool = False) -> None:
-        self.wait, self.advanced = wait, advanced
-        super().__init__(why)
-
-
-def _patiently(attempt: Callable[[], T], url: str, patience: Patience) -> T:
-    failures = 0
-    while True:
-        try:
-            return attempt()
-        except _BrokenError as broken:
-            failures = 1 if broken.advanced else failures + 1
-            if failures > patience.retries:
-                tries = "1 try" if failures == 1 else f"{failures} tries"
-                raise DownloadError(f"{url}: {broken}; given up after {tries}") from broken
-            pause = min(max(broken.wait, patience.pause * 2 ** (failures - 1)), _LONGEST_PAUSE)
-            logger.info("%s: %s; again in %.0f s", url, broken, pause)
-            time.sleep(pause)
 
 
 class _Part:
@@ -341,7 +279,7 @@ def _download(origin: _Origin, download: Download, part: _Part, patience: Patien
     for url in origin.urls:
         try:
             with _progress(download) as show:
-                _patiently(partial(_attempt, url, origin.sha256, download, part, show, patience), url, patience)
+                patiently(partial(_attempt, url, origin.sha256, download, part, show, patience), url, patience)
             return
         except DownloadError as error:
             failures.append(str(error))
@@ -366,7 +304,7 @@ def _attempt(url: str, sha256: str, download: Download, part: _Part, show: Show,
     part.remove()
     if resumed:
         # Its beginning may be of another file.
-        raise _BrokenError("the parts do not fit together")
+        raise BrokenError("the parts do not fit together")
     raise DownloadError(
         f"{url}: what came has the SHA-256 {digest}, and is removed; expected {sha256}: it was damaged or replaced on "
         f"its way, or there is another file now"
@@ -384,17 +322,17 @@ def _transfer(url: str, download: Download, part: _Part, show: Show, patience: P
     if done and note.get("validator"):
         headers["If-Range"] = note["validator"]
     try:
-        reply = _opened(url, headers, patience)
-    except _RangeError:
+        reply = opened(url, headers, patience)
+    except RangeError:
         part.remove()
-        raise _BrokenError("the server does not have the rest of what there is") from None
+        raise BrokenError("the server does not have the rest of what there is") from None
     if reply is None:
         raise DownloadError(f"{url}: there is no such file, or it may not be read")
     with reply:
         if reply.status == http.client.PARTIAL_CONTENT:
             if not done or not _goes_on(reply.headers, done, total):
                 part.remove()
-                raise _BrokenError("the server sends another part than the one asked for")
+                raise BrokenError("the server sends another part than the one asked for")
         else:
             done, total = 0, _length(reply.headers)
             part.begin(url, reply.headers, total)
@@ -404,7 +342,7 @@ def _transfer(url: str, download: Download, part: _Part, show: Show, patience: P
         _receive(url, reply, part.path, done, most, partial(show, total=total), patience)
     if total is not None and part.size() < total:
         got = part.size()
-        raise _BrokenError(f"the connection ended after {got} of {total} bytes", advanced=got - done >= _PROGRESS)
+        raise BrokenError(f"the connection ended after {got} of {total} bytes", advanced=got - done >= PROGRESS)
     return done > 0
 
 
@@ -413,35 +351,12 @@ def _receive(
 ) -> None:
     """Append what comes to a file."""
     with _appending(path) as write:
-        for block in _blocks(url, reply, patience):
+        for block in blocks(url, reply, patience):
             done += len(block)
             if done > most:
                 raise DownloadError(f"{url}: sends more than {most} bytes, which cannot be what is asked for")
             write(block)
             show(done)
-
-
-def _blocks(url: str, reply: Any, patience: Patience) -> Iterator[bytes]:
-    """Yield what comes, for as long as it comes fast enough."""
-    size, seen, since = 0, 0, time.monotonic()
-    while True:
-        try:
-            # Not `read`, which waits until all of a block is there, however slowly it comes.
-            block: bytes = reply.read1(_BLOCK)
-        except (OSError, http.client.HTTPException) as error:
-            if urlsplit(url).scheme == "file":
-                raise DownloadError(f"{url}: {_why(error)}") from error
-            raise _BrokenError(f"the connection broke: {_why(error)}", advanced=size >= _PROGRESS) from error
-        if not block:
-            return
-        size += len(block)
-        yield block
-        now = time.monotonic()
-        if now - since >= patience.window:
-            if (size - seen) / (now - since) < patience.least_speed:
-                slow = f"the server sends less than {patience.least_speed:g} bytes/s"
-                raise _BrokenError(slow, advanced=size >= _PROGRESS)
-            seen, since = size, now
 
 
 @contextlib.contextmanager
@@ -466,107 +381,6 @@ def _check_room(path: Path, total: int | None, done: int) -> None:
         needed = f"needs {(total - done) >> 20} MiB and {free >> 20} MiB are free"
         what = f"No space left on device: the download {needed}; what is there of it is kept"
         raise OSError(errno.ENOSPC, what, str(path))
-
-
-class _RangeError(Exception):
-    """The server does not have the range that was asked for."""
-
-
-def _opened(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
-    """Open an address as a stream of bytes with `status` and `headers`; None where nothing is there."""
-    request = urllib.request.Request(url, headers={"User-Agent": "gymtrain", **headers})
-    try:
-        opener = urllib.request.build_opener(_HttpHandler(patience.window), _HttpsHandler(patience.window))
-        return opener.open(request, timeout=patience.silence)
-    except HTTPError as error:
-        error.close()
-        if error.code in _NOT_THERE:
-            return None
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and "Range" in headers:
-            raise _RangeError from None
-        answer = f"the server answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-        if error.code in _AGAIN or error.code >= 500:
-            raise _BrokenError(answer, wait=_retry_after(error.headers)) from None
-        raise DownloadError(f"{url}: {answer}") from None
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, FileNotFoundError):  # of file://
-            return None
-        if urlsplit(url).scheme == "file":
-            raise DownloadError(f"{url}: {_why(reason)}") from None
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{url}: the certificate of the server is not trusted: {_why(reason)}") from None
-        raise _BrokenError(f"the server cannot be reached: {_why(reason)}") from None
-
-
-class _Timed(http.client.HTTPConnection):
-    """A connection whose answer has to begin in time: a head that trickles would never be silent for long.
-
-    Args:
-        seconds: From the request to the end of the head.
-    """
-
-    def __init__(self, *arguments: Any, seconds: float, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._seconds = seconds
-        self._late = False
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        """Return the answer, once its head is there."""
-        timer = threading.Timer(self._seconds, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            return super().getresponse()
-        finally:
-            timer.cancel()
-            if self._late:  # what was cut off may look like a head
-                raise TimeoutError
-
-    def _give_up(self) -> None:
-        self._late = True
-        with contextlib.suppress(OSError):
-            if self.sock is not None:
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _TimedSecurely(_Timed, http.client.HTTPSConnection):
-    """The same with TLS."""
-
-
-class _HttpHandler(urllib.request.HTTPHandler):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Timed, seconds=self._seconds), req)
-
-
-class _HttpsHandler(urllib.request.HTTPSHandler):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_TimedSecurely, seconds=self._seconds), req)
-
-
-def _why(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "it says nothing any more"
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
-
-
-def _retry_after(headers: Message) -> float:
-    text = headers.get("Retry-After") or ""
-    if text.isdecimal():
-        return min(float(text), _LONGEST_PAUSE)
-    try:
-        until = email.utils.parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return 0.0
-    return min(max(until - time.time(), 0.0), _LONGEST_PAUSE)
 
 
 def _length(headers: Mapping[str, str]) -> int | None:
