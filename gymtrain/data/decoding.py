@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +160,18 @@ class Decoder:
 
         in_threads(decode, len(self), self.threads, told)
         return dict(sorted(bad.items()))
+
+    def digests(self) -> npt.NDArray[np.uint8]:
+        """Return the hash of what each row is made of, uint8 (rows, 32); zeros where it cannot be read."""
+        digests = np.zeros((len(self), 32), np.uint8)
+
+        def fill(rows: Sequence[int]) -> None:
+            for row in rows:
+                with suppress(BadImageError):
+                    digests[row] = np.frombuffer(self.images.digest(row), np.uint8)
+
+        in_threads(fill, len(self), self.threads)
+        return digests
 
     def key(self) -> str | None:
         """Return what names the pixels: a hash of which files they are from (path, size, times), and of the steps.

@@ -7,10 +7,11 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from gymtrain.data.decoding import Decoder, ImageArray
@@ -19,7 +20,7 @@ from gymtrain.data.images import BadImageError
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows how far something is: given what it is and of how many rows, it is told how many are done."""
 
-_PIXELS, _BAD, _UNFINISHED = "pixels.npy", "bad.json", ".unfinished"
+_PIXELS, _DIGESTS, _BAD, _UNFINISHED = "pixels.npy", "digests.npy", "bad.json", ".unfinished"
 
 
 def quiet(text: str, rows: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -53,7 +54,8 @@ class ImageCache:
         """Return the pixels of a decoder, out of the cache if they are there, else into it.
 
         Where there is no room for them, or nothing that names them, they are decoded whenever they are looked at; now
-        only the beginning of each file is read, or all of it where the bad ones may be skipped.
+        only the beginning of each file is read, or all of it where the bad ones may be skipped. Out of the cache the
+        images of the decoder get their digests too: files that were decoded before are not read again.
 
         Returns:
             The pixels, and what is wrong with each row that cannot be decoded.
@@ -86,7 +88,8 @@ class ImageCache:
                 found = _read(place, decoder)
                 assert found is not None
             os.utime(place)
-        return found
+        images, bad, decoder.images.digests = found
+        return images, bad
 
     def _write(self, decoder: Decoder, place: Path, size: int, progress: Progress) -> None:
         # What is there is from a process that died.
@@ -103,6 +106,7 @@ class ImageCache:
             with progress(f"decoding {len(decoder):,} images into {size / 1e6:,.0f} MB", len(decoder)) as told:
                 bad = decoder.decode_all(pixels, told)
             pixels.flush()
+            np.save(unfinished / _DIGESTS, decoder.digests())
             (unfinished / _BAD).write_text(json.dumps(list(bad.items())))
             unfinished.rename(place)
         except BaseException:
@@ -119,33 +123,28 @@ class ImageCache:
         for place in sorted(names, key=_used):
             if sum(sizes.values()) + size <= self.limit:
                 return
-            lock = _lock(place)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            with lock:
+            with suppress(Timeout), _lock(place).acquire(timeout=0):
                 (place / _BAD).unlink(missing_ok=True)  # first: what is left of a set if this process dies is no set
                 for path in (place, place.with_suffix(_UNFINISHED)):
                     shutil.rmtree(path, ignore_errors=True)
-            lock.release()
-            del sizes[place]
+                del sizes[place]
 
 
 def _lock(place: Path) -> FileLock:
     return FileLock(f"{place}.lock")
 
 
-def _read(place: Path, decoder: Decoder) -> tuple[ImageArray, dict[int, str]] | None:
+def _read(place: Path, decoder: Decoder) -> tuple[ImageArray, dict[int, str], npt.NDArray[np.uint8]] | None:
     """Return a set; None where there is none, or one that a crash of the machine or a hand has left damaged."""
     try:
         bad = {int(row): str(why) for row, why in json.loads((place / _BAD).read_text())}
-        pixels = np.load(place / _PIXELS, mmap_mode="c")
+        pixels, digests = np.load(place / _PIXELS, mmap_mode="c"), np.load(place / _DIGESTS)
     except (FileNotFoundError, ValueError, EOFError, TypeError):
         return None
-    if pixels.shape != decoder.shape or pixels.dtype != decoder.dtype:
+    is_whole = pixels.shape == decoder.shape and digests.shape == (len(decoder), 32)
+    if not is_whole or {pixels.dtype, digests.dtype} != {decoder.dtype}:
         return None
-    return ImageArray(pixels), bad
+    return ImageArray(pixels), bad, digests
 
 
 def _size(place: Path) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from gymtrain.data.images import check_channels_last
 from gymtrain.data.preprocessors import Matrix, Preprocessor, State
 from gymtrain.errors import DataError
 
@@ -282,11 +283,7 @@ def check_shape(shape: tuple[int, ...], name: str, channels: tuple[int, ...] | N
         DataError: They are none.
     """
     fits = len(shape) == 3 or (len(shape) == 4 and (channels is None or shape[3] in channels))
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
-        raise DataError(
-            f"{name} works on images, (rows, height, width, channels); got rows of shape {shape[1:]}, of which the "
-            f"channels seem to come first: give X.transpose(0, 2, 3, 1)"
-        )
+    check_channels_last(shape[1:], name)
     if not fits:
         wanted = "" if channels is None else f" of {' or '.join(map(str, channels))}"
         raise DataError(

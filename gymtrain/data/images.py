@@ -52,6 +52,7 @@ class Images:
         sources: For each row a path, the bytes of a file, an image of PIL, or an array, uint8 of shape (height, width),
             or (height, width, channels) with 1, 3 or 4 channels.
         max_pixels: How many pixels one may have.
+        digests: What `digest` returns of each row, uint8 (rows, 32), where that is known already.
 
     Example:
         >>> images = Images([np.zeros((4, 6), np.uint8), np.zeros((8, 8, 3), np.uint8)])
@@ -59,9 +60,15 @@ class Images:
         (2, (6, 4), 'RGB')
     """
 
-    def __init__(self, sources: Sequence[Any], *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Any],
+        *,
+        max_pixels: int = MAX_PIXELS,
+        digests: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
         self.sources = list(sources)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.digests = max_pixels, digests
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -69,7 +76,8 @@ class Images:
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Images:
         """Return some of the rows, by position."""
         chosen = self.sources[rows] if isinstance(rows, slice) else [self.sources[row] for row in rows.tolist()]
-        return Images(chosen, max_pixels=self.max_pixels)
+        digests = None if self.digests is None else self.digests[rows]
+        return Images(chosen, max_pixels=self.max_pixels, digests=digests)
 
     def name(self, row: int) -> str:
         """Return what a row is called in messages: its path, or what and where it is."""
@@ -121,6 +129,8 @@ class Images:
         Raises:
             BadImageError: The file cannot be read.
         """
+        if self.digests is not None:
+            return bytes(self.digests[row])
         source = self.sources[row]
         if isinstance(source, bytes):
             return hashlib.sha256(source).digest()
@@ -150,6 +160,23 @@ class Images:
         file = io.BytesIO()
         self.decode(row).save(file, "PNG")
         return file.getvalue()
+
+
+def check_channels_last(shape: tuple[int, ...], name: str) -> None:
+    """Refuse a row whose channels seem to come first, as nothing here has them.
+
+    Args:
+        shape: Of one row.
+        name: Who asks.
+
+    Raises:
+        DataError: It is like (3, 224, 224).
+    """
+    if len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
+        raise DataError(
+            f"{name} works on images, (height, width, channels); got rows of shape {shape}, of which the channels seem "
+            f"to come first: give X.transpose(0, 2, 3, 1)"
+        )
 
 
 def is_picture(value: Any) -> bool:

@@ -64,8 +64,6 @@ def decode(images: Images, steps: Sequence[Any], spec: Dataset) -> Pictures:
     good = np.setdiff1d(np.arange(len(images)), np.fromiter(bad, np.int64, len(bad)))
     if bad:
         warnings.warn(f"dataset.on_bad_sample: {_said(bad, len(images))}; left out", stacklevel=2)
-    if len(good) == 0:
-        raise DataError(f"dataset.dataset: none of {len(images)} images can be decoded: {next(iter(bad.values()))}")
     return Pictures(pixels.take(good), images.take(good), good, list(bad.values()))
 
 
@@ -76,9 +74,9 @@ def sample_of(images: Images, steps: Sequence[Any]) -> Images:
         images: Some images of a dataset.
         steps: The picture preprocessors; where one of them brings all to one size, large images are made smaller.
     """
-    may_shrink = any(getattr(step, "fixes_size", False) for step in steps)
     import PIL.Image
 
+    may_shrink = any(step.fixes_size for step in steps)
     files: list[bytes] = []
     for row in range(len(images)):
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 from pydantic import Field
 
+from gymtrain.data.images import check_channels_last
 from gymtrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,11 +86,7 @@ class Augmentor(ABC):
                 f"{type(self).__name__} works on images, (height, width) or (height, width, channels); "
                 f"got samples of shape {shape}; leave it out of data_augmentors, or reshape the samples"
             )
-        if len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
-            raise DataError(
-                f"{type(self).__name__} works on images, (height, width, channels); got samples of shape {shape}, of "
-                f"which the channels seem to come first: give X.transpose(0, 2, 3, 1)"
-            )
+        check_channels_last(shape, type(self).__name__)
 
     @property
     def family(self) -> type[Augmentor]:

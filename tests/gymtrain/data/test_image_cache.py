@@ -254,7 +254,7 @@ def test_images_of_pil_are_told_apart_by_what_they_show():
     assert Decoder(Images([red]), STEPS).key() != Decoder(Images([blue]), STEPS).key()
 
 
-@pytest.mark.parametrize("name", ["pixels.npy", "bad.json"])
+@pytest.mark.parametrize("name", ["pixels.npy", "digests.npy", "bad.json"])
 @pytest.mark.parametrize(
     "damage", [lambda file: file.unlink(), lambda file: os.truncate(file, file.stat().st_size // 2)]
 )
@@ -311,3 +311,16 @@ def test_a_step_that_makes_no_pixels_is_refused(files):
 
     with pytest.raises(DataError, match=r"Unit.picture made an image of mode 'F' .*; expected pixels of 8 bits"):
         Decoder(Images(files), [Unit(8, 8)])[:]
+
+
+def test_files_that_were_decoded_before_are_not_read_again_for_their_digests(files, cache):
+    cache.decoded(Decoder(Images(files), STEPS))
+    expected = [Images(files).digest(row) for row in range(12)]
+    known = Decoder(Images(files), STEPS)
+
+    cache.decoded(known)
+    for file in files:
+        file.unlink()
+
+    assert [known.images.digest(row) for row in range(12)] == expected
+    assert known.images.take(np.array([7, 2])).digest(1) == expected[2]
