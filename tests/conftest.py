@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import user_code
 from hypothesis import settings
 from image_archives import make_mirror
@@ -36,6 +37,15 @@ def data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GYMTRAIN_DATA", str(home))
         yield home
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Keeps tiny trainings from waiting for threads that have nothing to do, above all where others compute, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

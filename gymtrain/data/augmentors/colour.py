@@ -97,7 +97,24 @@ class Recolour(Augmentor):
         return change
 
 
-class RandomBrightness(Recolour):
+class _RecolourByFactor(Recolour):
+    """A blend with a factor of its own for each image: 1 leaves it as it was."""
+
+    num_draws = 1
+
+    def __init__(self, probability: Probability = 0.5, min_factor: Factor = 0.5, max_factor: Factor = 1.5) -> None:
+        check_factors(min_factor, max_factor)
+        self.probability = probability
+        self.min_factor = min_factor
+        self.max_factor = max_factor
+        self.keeps_range = max_factor <= 1
+
+    def factor(self, draws: Tensor) -> Tensor:
+        """Return the factor of each image."""
+        return self.min_factor + draws[:, 0] * (self.max_factor - self.min_factor)
+
+
+class RandomBrightness(_RecolourByFactor):
     """Make images brighter or darker, by blending each with black.
 
     Args:
@@ -114,23 +131,14 @@ class RandomBrightness(Recolour):
         tensor([[[  2., 255.]]])
     """
 
-    num_draws = 1
-
-    def __init__(self, probability: Probability = 0.5, min_factor: Factor = 0.5, max_factor: Factor = 1.5) -> None:
-        check_factors(min_factor, max_factor)
-        self.probability = probability
-        self.min_factor = min_factor
-        self.max_factor = max_factor
-        self.keeps_range = max_factor <= 1
-
     def blend(self, draws: Tensor) -> Blend:
         """Blend with black."""
-        factor = _between(draws, self.min_factor, self.max_factor)
+        factor = self.factor(draws)
         low = self.pixel_range[0]
         return Blend(factor, constant=(1 - factor) * low if low else 0.0)
 
 
-class RandomColor(Recolour):
+class RandomColor(_RecolourByFactor):
     """Make images more or less colourful, by blending each with its own grey (the luma of ITU-R 601).
 
     Args:
@@ -148,15 +156,6 @@ class RandomColor(Recolour):
         tensor([0.2990, 0.2990, 0.2990])
     """
 
-    num_draws = 1
-
-    def __init__(self, probability: Probability = 0.5, min_factor: Factor = 0.5, max_factor: Factor = 1.5) -> None:
-        check_factors(min_factor, max_factor)
-        self.probability = probability
-        self.min_factor = min_factor
-        self.max_factor = max_factor
-        self.keeps_range = max_factor <= 1
-
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse samples that are not images of three channels.
 
@@ -171,11 +170,11 @@ class RandomColor(Recolour):
 
     def blend(self, draws: Tensor) -> Blend:
         """Blend with the grey."""
-        factor = _between(draws, self.min_factor, self.max_factor)
+        factor = self.factor(draws)
         return Blend(factor, grey=1 - factor)
 
 
-class RandomContrast(Recolour):
+class RandomContrast(_RecolourByFactor):
     """Make the contrast of images weaker or stronger, by blending each with the mean of its grey.
 
     Args:
@@ -193,18 +192,9 @@ class RandomContrast(Recolour):
         tensor([[[ 0., 40.]]])
     """
 
-    num_draws = 1
-
-    def __init__(self, probability: Probability = 0.5, min_factor: Factor = 0.5, max_factor: Factor = 1.5) -> None:
-        check_factors(min_factor, max_factor)
-        self.probability = probability
-        self.min_factor = min_factor
-        self.max_factor = max_factor
-        self.keeps_range = max_factor <= 1
-
     def blend(self, draws: Tensor) -> Blend:
         """Blend with the mean."""
-        factor = _between(draws, self.min_factor, self.max_factor)
+        factor = self.factor(draws)
         return Blend(factor, mean=1 - factor)
 
 
@@ -388,10 +378,6 @@ def _either(chosen: Tensor, new: Tensor | float, old: Tensor | float) -> Tensor 
     if isinstance(new, float) and isinstance(old, float) and new == old:
         return new
     return torch.where(chosen, new, old)
-
-
-def _between(draws: Tensor, low: float, high: float) -> Tensor:
-    return low + draws[:, 0] * (high - low)
 
 
 def _check_colour(augmentor: Augmentor, shape: tuple[int, ...]) -> None:

@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from faulty_training import make_trainer, outcome, wait_for_checkpoints
 
 EPOCHS = 4
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Keeps hundreds of tiny trainings from waiting for threads that have nothing to do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
